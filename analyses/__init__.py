@@ -1,0 +1,1 @@
+"""Registered studies: one folder each."""

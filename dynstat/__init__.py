@@ -1,0 +1,79 @@
+"""R-style statistics for the internal dynamics of transformer language models."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public names by the module that holds them; resolved on first use so that `dynstat --help` stays light.
+_PUBLIC = {
+    "open": "dynstat.dataset.io",
+    "save": "dynstat.dataset.io",
+    "combine": "dynstat.dataset.combine",
+    "verify": "dynstat.dataset.verify",
+    "content_hash": "dynstat.dataset.content",
+    "cube": "dynstat.dataset.frames",
+    "to_frame": "dynstat.dataset.frames",
+    "from_frame": "dynstat.dataset.frames",
+    "lmer": "dynstat.mixed",
+    "decompose": "dynstat.mixed",
+    "Estimate": "dynstat.inference.estimate",
+    "Decision": "dynstat.inference.decision",
+    "DynstatError": "dynstat.errors",
+    "DynstatWarning": "dynstat.errors",
+}
+__all__ = ["__version__", "data_path", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'dynstat' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def data_path(name: str = "") -> Path:
+    """Return the path of something in dynstat's data: in the installed package, else in the checkout.
+
+    Raises
+    ------
+    DynstatError
+        F001 where neither holds it.
+    """
+    return _resource("data", name)
+
+
+def study_path(name: str = "") -> Path:
+    """Return the folder of a study (or a file in it), looked up like :func:`data_path`."""
+    return _resource("analyses", name)
+
+
+def _resource(folder: str, name: str) -> Path:
+    from .errors import DynstatError
+
+    roots = [Path(__file__).parent / folder, Path(__file__).parent.parent / folder]
+    for root in roots:
+        if (found := root / name).exists():
+            return found
+    raise DynstatError(
+        "F001", f"{folder} holds no {name!r}", where=" or ".join(map(str, roots)),
+        mend="check the name, or reinstall dynstat",
+    )
+
+
+if TYPE_CHECKING:
+    from .dataset.combine import combine
+    from .dataset.content import content_hash
+    from .dataset.frames import cube, from_frame, to_frame
+    from .dataset.io import open, save
+    from .dataset.verify import verify
+    from .errors import DynstatError, DynstatWarning
+    from .inference.decision import Decision
+    from .inference.estimate import Estimate
+    from .mixed import decompose, lmer

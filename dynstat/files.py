@@ -1,0 +1,142 @@
+"""Write files whole or not at all, and hash them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import DynstatError
+
+
+@contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary name beside `target`; on leaving, fsync it and rename it into place.
+
+    If the block raises, the temporary file is removed and `target` stays as it was.
+
+    Raises
+    ------
+    DynstatError
+        F002 where the folder is read-only or the disk is full.
+    """
+    target = Path(target)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays: some writers choose their format by it.
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        os.chmod(temporary, 0o666 & ~_umask())
+        yield temporary
+        with open(temporary, "rb+") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, target)
+        temporary = None
+        _sync_folder(target.parent)
+    except OSError as e:
+        raise DynstatError(
+            "F002",
+            f"cannot write {target.name}: {e.strerror or e}",
+            where=str(target),
+            mend="free space or choose a folder you may write to; what was there is untouched",
+        ) from e
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without it a rename may be lost at a power cut; not every platform can open a folder.
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(target: str | os.PathLike[str], data: str | bytes) -> Path:
+    """Write text (as UTF-8, line feeds) or bytes to `target` through :func:`atomic_path`."""
+    raw = data.encode("utf-8") if isinstance(data, str) else data
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(raw)
+    return Path(target)
+
+
+def write_json(target: str | os.PathLike[str], value: object) -> Path:
+    """Write `value` as readable JSON with sorted keys; refuse NaN, which JSON has no word for."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    return write_atomic(target, text + "\n")
+
+
+def append_line(target: str | os.PathLike[str], line: str) -> None:
+    """Append one line to a log and fsync it."""
+    try:
+        with open(target, "a", encoding="utf-8", newline="\n") as f:
+            f.write(line.rstrip("\n") + "\n")
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e:
+        raise DynstatError("F002", f"cannot append to {Path(target).name}: {e.strerror}", where=str(target)) from e
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a UTF-8 file; a missing or undecodable one is a clear error (F001, F003)."""
+    path = Path(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DynstatError("F001", f"{path.name} does not exist", where=str(path.absolute())) from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise DynstatError("F003", f"{path.name} cannot be read: {e}", where=str(path), expected="UTF-8") from e
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | os.PathLike[str], progress: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as f:
+            while block := f.read(1 << 20):
+                digest.update(block)
+                if progress:
+                    progress(len(block))
+    except FileNotFoundError:
+        raise DynstatError("F001", f"{Path(path).name} does not exist", where=str(path)) from None
+    return digest.hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """Return the RFC 8785 canonical JSON of `value`, the only form that is hashed.
+
+    Examples
+    --------
+    >>> canonical_json({"b": 1e-5, "a": [1.0, "x"]})
+    b'{"a":[1,"x"],"b":0.00001}'
+    """
+    import rfc8785
+
+    return rfc8785.dumps(value)  # type: ignore[arg-type]
+
+
+def canonical_hash(value: object) -> str:
+    """Return the SHA-256 of the canonical JSON of `value`."""
+    return sha256_bytes(canonical_json(value))

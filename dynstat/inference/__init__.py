@@ -1,0 +1,1 @@
+"""Estimates, resampling and decision rules: how a number leaves dynstat."""

@@ -1,0 +1,180 @@
+"""Estimate: a number with its interval and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from ..errors import DynstatError
+
+Side = Literal["lower", "upper"]
+
+
+@dataclass(frozen=True)
+class TPivot:
+    """A t (or normal) pivot on a transformed scale.
+
+    The limit at one-sided level a is ``g⁻¹(center ∓ t(1−a, df)·se)``, cut to `bounds`.
+
+    Attributes
+    ----------
+    center, se : float
+        On the scale g.
+    df : float
+        Degrees of freedom; infinity for a normal pivot.
+    scale : {"identity", "logit", "log"}
+        g.
+    bounds : tuple of float
+        Limits are cut to these (p-values are not).
+    """
+
+    center: float
+    se: float
+    df: float
+    scale: Literal["identity", "logit", "log"] = "identity"
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+
+    def limit(self, alpha: float, side: Side) -> float:
+        """Return the one-sided limit at level 1 − alpha."""
+        q = float(special.stdtrit(self.df, 1 - alpha)) if np.isfinite(self.df) else float(special.ndtri(1 - alpha))
+        x = self.center + (q if side == "upper" else -q) * self.se
+        return float(np.clip(_inverse(x, self.scale), *self.bounds))
+
+    def p_above(self, value: float) -> float:
+        """Return the one-sided p of H0: parameter <= value (small: the parameter lies above)."""
+        edge = _forward(value, self.scale)
+        if self.se == 0:
+            return 0.0 if self.center > edge else 1.0
+        t = (self.center - edge) / self.se
+        return float(1 - special.stdtr(self.df, t)) if np.isfinite(self.df) else float(special.ndtr(-t))
+
+    def p_below(self, value: float) -> float:
+        """Return the one-sided p of H0: parameter >= value (small: the parameter lies below)."""
+        return 1.0 - self.p_above(value)
+
+
+@dataclass(frozen=True)
+class DrawsPivot:
+    """Resampling draws; limits are their quantiles, p-values their tail shares (with the +1 rule)."""
+
+    draws: tuple[float, ...]
+
+    def _array(self) -> NDArray[np.float64]:
+        return np.asarray(self.draws, dtype=np.float64)
+
+    def limit(self, alpha: float, side: Side) -> float:
+        """Return the one-sided limit at level 1 − alpha."""
+        return float(np.quantile(self._array(), 1 - alpha if side == "upper" else alpha))
+
+    def p_above(self, value: float) -> float:
+        """Return the share of draws at or below `value`."""
+        d = self._array()
+        return float((np.sum(d <= value) + 1) / (d.size + 1))
+
+    def p_below(self, value: float) -> float:
+        """Return the share of draws at or above `value`."""
+        d = self._array()
+        return float((np.sum(d >= value) + 1) / (d.size + 1))
+
+
+Pivot = TPivot | DrawsPivot
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, level, method, unit of resampling, n at every level, seed, diagnostics.
+
+    Every statistic of dynstat ends in one. Build it with :meth:`from_pivot`.
+
+    Attributes
+    ----------
+    key : str
+        Short name, e.g. ``share.model``.
+    value, low, high, level : float
+        The estimate and its two-sided interval at `level`.
+    method : str
+        Method id ``name@version``.
+    interval : str
+        How the interval was made, in words ("delete-group jackknife, t(11), logit scale").
+    unit : str
+        The unit of resampling ("prompt", "checkpoint", ...).
+    n : mapping of str to int
+        Counts at every level: rows, models, prompts, ...
+    target : {"panel", "population", "sample"}
+        What the interval speaks about.
+    seed : int or None
+        Of the random part, None where there is none.
+    pivot : Pivot or None
+        From which limits at any level are taken; None where no interval exists (then no decision either).
+    diagnostics : mapping
+        Convergence, boundary, replicates, Monte-Carlo error.
+    null : mapping or None
+        The null beside it: ``{"name", "p", "replicates", "mean", ...}`` where the claim names one.
+    """
+
+    key: str
+    value: float
+    low: float
+    high: float
+    level: float
+    method: str
+    interval: str
+    unit: str
+    n: Mapping[str, int]
+    target: Literal["panel", "population", "sample"] = "sample"
+    seed: int | None = None
+    pivot: Pivot | None = None
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    null: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_pivot(
+        cls, key: str, value: float, pivot: Pivot, *, level: float = 0.95, **rest: Any
+    ) -> Estimate:
+        """Build an estimate whose two-sided interval at `level` comes from `pivot`."""
+        if not 0 < level < 1:
+            raise DynstatError("S404", "level must lie between 0 and 1", found=level)
+        a = (1 - level) / 2
+        return cls(
+            key=key, value=float(value), low=pivot.limit(a, "lower"), high=pivot.limit(a, "upper"), level=level,
+            pivot=pivot, **rest,
+        )
+
+    def limit(self, alpha: float, side: Side) -> float:
+        """Return the one-sided limit at level 1 − alpha; NaN without a pivot."""
+        return self.pivot.limit(alpha, side) if self.pivot else float("nan")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON (without the pivot's draws)."""
+        out = {k: getattr(self, k) for k in (
+            "key", "value", "low", "high", "level", "method", "interval", "unit", "target", "seed")}
+        return out | {"n": dict(self.n), "diagnostics": dict(self.diagnostics),
+                      "null": dict(self.null) if self.null else None}
+
+    def __str__(self) -> str:
+        n = ", ".join(f"{v} {k}" for k, v in self.n.items())
+        return (f"{self.key} = {self.value:.4g} [{self.low:.4g}, {self.high:.4g}] "
+                f"({100 * self.level:g} % {self.interval}; unit: {self.unit}; n: {n}; {self.method})")
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p><code>{escape(str(self))}</code></p>"
+
+
+def _forward(x: float, scale: str) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if scale == "logit":
+            return float(special.logit(np.clip(x, 0.0, 1.0)))
+        return float(np.log(max(x, 0.0))) if scale == "log" else float(x)
+
+
+def _inverse(x: float, scale: str) -> float:
+    if scale == "logit":
+        return float(special.expit(x))
+    return float(np.exp(x)) if scale == "log" else float(x)

@@ -1,0 +1,1 @@
+"""Definitions of every metric as pure NumPy functions; `entries` registers them."""

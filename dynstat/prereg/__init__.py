@@ -1,0 +1,1 @@
+"""Plan, lock, ledger and runner of registered studies."""

@@ -1,0 +1,1 @@
+"""Results turned into a static Quarto document, and checked."""
