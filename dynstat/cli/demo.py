@@ -1,0 +1,7 @@
+"""`dynstat demo`."""
+
+from __future__ import annotations
+
+
+def demo() -> None:
+    """Run demo."""

@@ -1,0 +1,7 @@
+"""`dynstat extract`."""
+
+from __future__ import annotations
+
+
+def extract() -> None:
+    """Run extract."""
