@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynstat.errors import DynstatError
+
 #: SHA-256 of the compressed corpus files, in the order in which the curated mix joins them.
 SHA256: dict[str, str] = {
     "austen": "ea15c6e82bd3a577d5b4366acd9ac9aa4de45f0a4c3ade44b162008980e9adcf",
@@ -92,16 +94,29 @@ def corpus_text(corpora_dir: Path, source: str) -> str:
 
     Raises
     ------
-    ValueError
-        The file is missing, or its hash is not the recorded one.
+    DynstatError
+        F001 where the file is missing, X213 where its hash is not the recorded one.
     """
     path = Path(corpora_dir) / f"{source}.txt.gz"
     if not path.is_file():
-        raise ValueError(f"corpus file {path} is missing")
+        raise DynstatError(
+            "F001",
+            f"the corpus file {path.name} does not exist",
+            where=str(path),
+            expected=f"a folder with {', '.join(f'{name}.txt.gz' for name in SOURCES)}",
+            mend="give the folder of the corpora with --corpora",
+        )
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != SHA256[source]:
-        raise ValueError(f"corpus file {path} has SHA-256 {found}, expected {SHA256[source]}")
+        raise DynstatError(
+            "X213",
+            f"the corpus file {path.name} is not the one that the panel was trained on",
+            where=str(path),
+            found=f"SHA-256 {found}",
+            expected=f"SHA-256 {SHA256[source]}",
+            mend="use the registered file; other corpora make another panel",
+        )
     return gzip.decompress(data).decode("utf-8")
 
 
@@ -122,8 +137,8 @@ def split_by_book(text: str, books: tuple[HeldOutBook, ...]) -> tuple[str, str]:
 
     Raises
     ------
-    ValueError
-        A book's first line, or the first line after it, is not in the text.
+    DynstatError
+        X213 where a book's first line, or the first line after it, is not in the text.
     """
     lines = text.split("\n")
     train: list[str] = []
@@ -142,7 +157,14 @@ def _line_starting_with(lines: list[str], prefix: str, begin: int) -> int:
     for number in range(begin, len(lines)):
         if lines[number].startswith(prefix):
             return number
-    raise ValueError(f"no line from {begin + 1} on starts with {prefix!r}")
+    raise DynstatError(
+        "X213",
+        "a held-out book cannot be found in its corpus",
+        where=f"line {begin + 1} on",
+        found="no such line",
+        expected=f"a line that starts with {prefix!r}",
+        mend="use the registered corpora",
+    )
 
 
 def clean(text: str, source: str) -> str:
@@ -193,7 +215,7 @@ def held_out(corpora_dir: Path) -> dict[str, str]:
 
     Raises
     ------
-    ValueError
+    DynstatError
         As :func:`corpus_text`.
     """
     return {name: clean(_parts(corpora_dir, name)[1], name) for name in SOURCES}
@@ -214,7 +236,7 @@ def train_text(corpora_dir: Path) -> dict[str, str]:
 
     Raises
     ------
-    ValueError
+    DynstatError
         As :func:`corpus_text`.
     """
     return {name: clean(_parts(corpora_dir, name)[0], name) for name in SOURCES}
