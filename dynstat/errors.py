@@ -145,7 +145,7 @@ class DynstatError(Exception):
         lines = [f"{self.code} {self.what}"]
         for key in ("where", "found", "expected", "mend"):
             if value := getattr(self, key):
-                lines.append(f"  {key + ':':<10}{value}")
+                lines.append(f"  {key + ':':<10} {value}")
         lines += [f"  - {p}" for p in self.problems]
         return "\n".join(lines)
 

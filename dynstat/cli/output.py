@@ -37,7 +37,7 @@ def emit_error(error: DynstatError) -> None:
     if _json:
         typer.echo(json.dumps({"error": error.as_dict()}, indent=2, ensure_ascii=False))
     else:
-        say(f"{error}\n  more:     dynstat explain {error.code}")
+        say(f"{error}\n  more:      dynstat explain {error.code}")
 
 
 @contextmanager

@@ -47,15 +47,19 @@ class TPivot:
 
     def p_above(self, value: float) -> float:
         """Return the one-sided p of H0: parameter <= value (small: the parameter lies above)."""
-        edge = _forward(value, self.scale)
-        if self.se == 0:
-            return 0.0 if self.center > edge else 1.0
-        t = (self.center - edge) / self.se
-        return float(1 - special.stdtr(self.df, t)) if np.isfinite(self.df) else float(special.ndtr(-t))
+        return self._tail(-1.0, value)
 
     def p_below(self, value: float) -> float:
         """Return the one-sided p of H0: parameter >= value (small: the parameter lies below)."""
-        return 1.0 - self.p_above(value)
+        return self._tail(1.0, value)
+
+    def _tail(self, sign: float, value: float) -> float:
+        # The tail itself, not one minus the other tail, so that tiny p-values keep their digits.
+        distance = sign * (self.center - _forward(value, self.scale))
+        if self.se == 0:
+            return 0.0 if distance < 0 else 1.0
+        t = distance / self.se
+        return float(special.stdtr(self.df, t)) if np.isfinite(self.df) else float(special.ndtr(t))
 
 
 @dataclass(frozen=True)
