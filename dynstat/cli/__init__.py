@@ -49,9 +49,8 @@ app.add_typer(report.app, name="report")
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with a code of :class:`dynstat.errors.ExitCode`."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if "--json" in args:
-        args.remove("--json")
-        json_mode(True)
+    json_mode("--json" in args)
+    args = [a for a in args if a != "--json"]
     try:
         app(args=args, standalone_mode=True)
     except DynstatError as e:
