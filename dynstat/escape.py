@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+# Embeddings, overrides and isolates: left open they turn round the text and numbers that follow.
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
+_ISOLATE, _POP = "\u2068", "\u2069"
+
+
+def visible(text: str) -> str:
+    """Return `text` on one line, with every character that could act unseen made visible.
+
+    Line breaks fold to one space (CRLF is one break; a break at the end vanishes), other control characters
+    become their picture (NUL becomes U+2400), lone surrogates U+FFFD, and bidirectional embeddings,
+    overrides and isolates their code point in words, ``⟨U+202E⟩``.
+
+    Examples
+    --------
+    >>> visible("a\\r\\nb\\x00")
+    'a b␀'
+    """
+    return "".join(_picture(char) for char in " ".join(text.splitlines()))
+
+
+def _picture(char: str) -> str:
+    if char == "\t":
+        return " "
+    if ord(char) < 32:
+        return chr(0x2400 + ord(char))
+    if ord(char) == 127:
+        return "\u2421"
+    if char in _BIDI_CONTROLS:
+        return f"\u27e8U+{ord(char):04X}\u27e9"
+    if unicodedata.category(char) in {"Cc", "Cs"}:
+        return "\ufffd"
+    return char
 
 
 def escape_markdown(text: str) -> str:
     """Return `text` so that it renders as itself and as nothing else, on one line.
 
-    Every ASCII punctuation character gets a backslash, which also breaks Quarto's shortcodes (these are
-    expanded even inside code), line breaks fold to one space, other control characters become their
-    visible picture, and spaces at the ends or in runs become no-break spaces so that none is lost.
+    The text passes through :func:`visible`; then every ASCII punctuation character gets a backslash, which
+    also breaks Quarto's shortcodes (these are expanded even inside code) and smart typography, and spaces
+    at the ends or in runs become no-break spaces so that none is lost. Text that holds right-to-left
+    letters is wrapped in an isolate (U+2068 ... U+2069), so that numbers beside it keep their order.
 
     Parameters
     ----------
@@ -22,33 +57,31 @@ def escape_markdown(text: str) -> str:
     Returns
     -------
     str
-        Markdown source. Never put it into a code span or fence.
+        Markdown source; inside a quoted Pandoc attribute it must follow a visible character (Pandoc takes a
+        quote before a space for text). Never put it into a code span or fence.
 
     Examples
     --------
     >>> escape_markdown("a | *b*")
     'a \\\\| \\\\*b\\\\*'
     """
-    folded = " ".join(text.splitlines())
-    out: list[str] = []
-    for char in folded:
-        if char in _PUNCTUATION:
-            out.append("\\" + char)
-        elif char == "\t":
-            out.append(" ")
-        elif ord(char) < 32:
-            out.append(chr(0x2400 + ord(char)))
-        elif ord(char) == 127:
-            out.append("\u2421")
-        elif unicodedata.category(char) in {"Cc", "Cs"}:
-            out.append("\ufffd")
-        else:
-            out.append(char)
-    escaped = "".join(out)
-    stripped = escaped.strip(" ")
-    lead = len(escaped) - len(escaped.lstrip(" "))
-    tail = len(escaped) - len(escaped.rstrip(" ")) if stripped else 0
-    body = stripped
-    while "  " in body:
-        body = body.replace("  ", " \u00a0", 1)
-    return "\u00a0" * lead + body + "\u00a0" * tail
+    shown = visible(text)
+    escaped = "".join("\\" + char if char in _PUNCTUATION else char for char in shown)
+    escaped = re.sub(r"^ +| +$|(?<= ) +", lambda run: "\u00a0" * len(run.group()), escaped)
+    if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in shown):
+        return f"{_ISOLATE}{escaped}{_POP}"
+    return escaped
+
+
+def unescape_markdown(source: str) -> str:
+    """Return the text that :func:`escape_markdown` made `source` from, as :func:`visible` shows it.
+
+    Examples
+    --------
+    >>> unescape_markdown(escape_markdown(" a | *b*"))
+    ' a | *b*'
+    """
+    plain = re.sub(r"\\(.)", r"\1", source).replace("\u00a0", " ")
+    if plain.startswith(_ISOLATE) and plain.endswith(_POP):
+        plain = plain[1:-1]
+    return plain
