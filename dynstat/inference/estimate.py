@@ -47,18 +47,17 @@ class TPivot:
 
     def p_above(self, value: float) -> float:
         """Return the one-sided p of H0: parameter <= value (small: the parameter lies above)."""
-        return self._tail(-1.0, value)
+        return self._tail(self.center - _forward(value, self.scale))
 
     def p_below(self, value: float) -> float:
         """Return the one-sided p of H0: parameter >= value (small: the parameter lies below)."""
-        return self._tail(1.0, value)
+        return self._tail(_forward(value, self.scale) - self.center)
 
-    def _tail(self, sign: float, value: float) -> float:
-        # The tail itself, not one minus the other tail, so that tiny p-values keep their digits.
-        distance = sign * (self.center - _forward(value, self.scale))
+    def _tail(self, distance: float) -> float:
+        # The lower tail of the negative keeps its digits where 1 - cdf would round to 0.
         if self.se == 0:
-            return 0.0 if distance < 0 else 1.0
-        t = distance / self.se
+            return 0.0 if distance > 0 else 1.0
+        t = -distance / self.se
         return float(special.stdtr(self.df, t)) if np.isfinite(self.df) else float(special.ndtr(t))
 
 
