@@ -1,1 +1,22 @@
 """Figures: one function each, one style."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "save_svg": "style",
+    "style": "style",
+    "variance_shares": "shares",
+    "ratio_norm_by_model": "trajectories",
+    "layer_profile": "trajectories",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    # matplotlib is heavy: `import dynstat.plotting` alone must not load it.
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
