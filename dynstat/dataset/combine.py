@@ -1,0 +1,258 @@
+"""Join shards and panels into one dataset: an outer join over models, prompts and samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..errors import DynstatError
+from .build import column, coordinate_attrs, relative_depth
+from .schema import ALWAYS, COORDINATES, DIMS, NO_SUCH_LAYER, NOT_EXTRACTED, PADDING, RUN
+from .text import is_text
+
+_JOINED = DIMS[:3]
+# Attributes in which shards of one panel may differ, and how they become one.
+_MERGED = ("history", "date_created", "provenance", "inputs", "panel_sha256", "prompt_order", "sample_order")
+
+
+def combine(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
+    """Join datasets over models, prompts and samples.
+
+    Tokens and layers are padded to the largest; `quality` says padding, not_extracted or no_such_layer where a
+    dataset has nothing. Points that several datasets hold must be equal, NaN included. Models come in the order
+    of the root attribute `inputs`, prompts and samples in that of `prompt_order` and `sample_order`, others as
+    first seen.
+
+    Parameters
+    ----------
+    datasets : iterable of xarray.Dataset
+
+    Returns
+    -------
+    xarray.Dataset
+        In memory, sharing nothing with its parts.
+
+    Raises
+    ------
+    DynstatError
+        D105 where a value, a coordinate or a definition differs; variable and label are named.
+    """
+    parts = list(datasets)
+    if not parts:
+        raise DynstatError("D105", "there is nothing to combine", expected="at least one dataset")
+    for part in parts:
+        if lost := [d for d in DIMS if d not in part.dims or d not in part.coords]:
+            raise DynstatError("D105", "a dataset to combine lacks a dim of the schema", found=", ".join(part.dims),
+                               expected=", ".join(lost), mend="select with lists, so that dims are kept")
+    labels = {dim: _order(parts, dim) for dim in _JOINED}
+    places = {dim: {label: i for i, label in enumerate(labels[dim])} for dim in _JOINED}
+    coords = {}
+    for dim in _JOINED:
+        coords |= _label_coords(parts, dim, labels[dim], places[dim])
+    for dim in DIMS[3:]:
+        values = np.unique(np.concatenate([p[dim].values for p in parts]))
+        coords[dim] = (dim, values.astype(np.int32), coordinate_attrs(dim))
+    depth = relative_depth(coords["layers"][1], coords["layer"][1])
+    coords["relative_depth"] = (("model", "layer"), depth, coordinate_attrs("relative_depth"))
+    index = [[_positions(p, dim, places, coords) for dim in DIMS] for p in parts]
+    data = _variables(parts, index, coords)
+    ds = xr.Dataset(data, coords=coords)
+    ds.attrs = _root(parts)
+    return ds
+
+
+def _order(parts: Sequence[xr.Dataset], dim: str) -> list[str]:
+    first: dict[str, None] = {}
+    for part in parts:
+        for order in _stated(part, dim):
+            first.setdefault(order)
+    held = dict.fromkeys(str(v) for p in parts for v in p[dim].values)
+    return [v for v in first if v in held] + [v for v in held if v not in first]
+
+
+def _stated(part: xr.Dataset, dim: str) -> list[str]:
+    key = "inputs" if dim == "model" else f"{dim}_order"
+    if key not in part.attrs:
+        return []
+    value = json.loads(part.attrs[key])
+    return [m["id"] for m in value.get("models", [])] if dim == "model" else value
+
+
+def _positions(part: xr.Dataset, dim: str, places: dict[str, dict[str, int]], coords: dict[str, Any]) -> np.ndarray:
+    values = part[dim].values
+    if dim in places:
+        return np.array([places[dim][str(v)] for v in values], int)
+    return np.searchsorted(coords[dim][1], values)
+
+
+def _label_coords(
+    parts: Sequence[xr.Dataset], dim: str, labels: list[str], place: dict[str, int]
+) -> dict[str, tuple[str, np.ndarray, dict[str, Any]]]:
+    names = dict.fromkeys(n for p in parts for n, c in p.coords.items() if c.dims == (dim,))
+    out = {}
+    for name in names:
+        cells: list[Any] = [None] * len(labels)
+        attrs: dict[str, Any] = {}
+        for part in parts:
+            if name not in part.coords:
+                continue
+            attrs = attrs or dict(part[name].attrs)
+            for label, value in zip(part[dim].values.tolist(), part[name].values.tolist(), strict=True):
+                old = cells[place[str(label)]]
+                if old is not None and old != value:
+                    raise DynstatError(
+                        "D105", f"two descriptions of {dim} {label!r} differ in {name}", where=f"{name}[{label!r}]",
+                        found=repr(value), expected=repr(old), mend=f"give one of the {dim}s another id",
+                    )
+                cells[place[str(label)]] = value
+        if name in COORDINATES and COORDINATES[str(name)].dtype != "str":
+            spec = COORDINATES[str(name)]
+            array = np.array([spec.fill if c is None else c for c in cells], spec.dtype)
+        else:
+            array = column(cells, str(name))
+        out[str(name)] = (dim, array, attrs)
+    return out
+
+
+def _variables(parts: Sequence[xr.Dataset], index: list[list[np.ndarray]], coords: dict[str, Any]) -> dict[str, Any]:
+    shape = tuple(len(coords[dim][1]) for dim in DIMS)
+    no_layer = coords["layer"][1][None, :] >= coords["layers"][1][:, None]
+    held = [_held(part) for part in parts]
+    seen = np.zeros(shape[:3], bool)
+    overlap = []
+    for (im, ip, js, *_), (runs, _) in zip(index, held, strict=True):
+        block = np.ix_(im, ip, js)
+        overlap.append(bool((seen[block] & runs).any()))
+        seen[block] |= runs
+    quality = np.full(shape, PADDING, np.int8)
+    quality[~seen] = NOT_EXTRACTED
+    quality = np.where(no_layer[:, None, None, None, :], np.int8(NO_SUCH_LAYER), quality)
+    taken: dict[str, np.ndarray] = {}
+    out = {}
+    for name in _names(parts):
+        first = next(p[name] for p in parts if name in p)
+        full = quality if name == "quality" else _empty(name, first, shape)
+        covered = np.zeros(shape[:3], bool)
+        for part, where, (runs, points), again in zip(parts, index, held, overlap, strict=True):
+            if name not in part:
+                continue
+            _same_definition(name, first, part[name])
+            block = _block(where[: full.ndim])
+            values = part[name].values
+            if not again and runs.all():
+                full[block] = values
+            else:
+                known = _known(points, full.ndim)
+                old = taken[name][block] if again and name in taken else np.zeros(values.shape, bool)
+                _agree(name, full[block], values, known & old, part)
+                if name == "quality":
+                    # What a part says of the gaps in its own runs stands, unless another part fills them.
+                    known = known | (runs[..., None, None] & ~old & (values != NO_SUCH_LAYER))
+                full[block] = np.where(known, values, full[block])
+            if name == "quality":
+                _mark_missing_layers(full, where, points)
+            if any(overlap):
+                mark = taken.setdefault(name, np.zeros(shape[: full.ndim], bool))
+                mark[block] |= _known(points, full.ndim)
+            covered[np.ix_(*where[:3])] |= runs
+        if (gap := seen & ~covered).any():
+            m, p, s = (coords[d][1][i] for d, i in zip(_JOINED, np.argwhere(gap)[0], strict=True))
+            raise DynstatError("D105", f"{name} is missing in some of the datasets", where=name,
+                               found=f"no values for model {m!r}, prompt {p!r}, sample {s!r}",
+                               expected="the same variables for all runs", mend="extract it, or drop it everywhere")
+        out[name] = (first.dims, full, dict(first.attrs))
+    return out
+
+
+def _mark_missing_layers(quality: np.ndarray, where: list[np.ndarray], points: np.ndarray) -> None:
+    """Say not_extracted, not padding, at the layers that a part lacks and its tokens have."""
+    missing = np.setdiff1d(np.arange(quality.shape[-1]), where[-1])
+    if missing.size:
+        block = np.ix_(*where[:4], missing)
+        gap = (quality[block] == PADDING) & points.any(-1)[..., None]
+        quality[block] = np.where(gap, np.int8(NOT_EXTRACTED), quality[block])
+
+
+def _names(parts: Sequence[xr.Dataset]) -> list[str]:
+    names = dict.fromkeys(str(n) for p in parts for n in p.data_vars)
+    for p in parts:
+        for n, v in p.data_vars.items():
+            if v.dims != DIMS[: v.ndim] or v.ndim < len(RUN):
+                raise DynstatError("D105", f"{n} has other dims than the schema allows", where=str(n), found=v.dims,
+                                   expected=DIMS)
+        if "quality" not in p:
+            raise DynstatError("D103", "a dataset to combine lacks `quality`", where="quality")
+    return [n for n in ALWAYS if n in names] + [n for n in names if n not in ALWAYS]
+
+
+def _held(part: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return which runs a dataset holds, and which points."""
+    quality = part["quality"].values
+    points = (quality != PADDING) & (quality < NOT_EXTRACTED)
+    return points.any((-2, -1)), points
+
+
+def _known(points: np.ndarray, ndim: int) -> np.ndarray:
+    return points if ndim == 5 else points.any(-1) if ndim == 4 else points.any((-2, -1))
+
+
+def _block(where: Sequence[np.ndarray]) -> Any:
+    """Return an index of the block: slices where the positions are contiguous, which numpy copies fastest."""
+    slices = []
+    for w in where:
+        if len(w) and (np.diff(w) == 1).all():
+            slices.append(slice(int(w[0]), int(w[-1]) + 1))
+        else:
+            return np.ix_(*where)
+    return tuple(slices)
+
+
+def _empty(name: str, first: xr.DataArray, shape: tuple[int, ...]) -> np.ndarray:
+    fill: Any = ALWAYS[name].fill if name in ALWAYS else -1 if first.dtype.kind == "i" else np.nan
+    return np.full(shape[: first.ndim], "" if is_text(first) else fill, object if is_text(first) else first.dtype)
+
+
+def _same_definition(name: str, first: xr.DataArray, other: xr.DataArray) -> None:
+    for key in ("units", "definition", "readout", "options", "flag_meanings"):
+        if (a := first.attrs.get(key)) != (b := other.attrs.get(key)):
+            raise DynstatError("D105", f"{name} was measured in two ways", where=f"{name}, attribute {key}",
+                               found=b, expected=a, mend="extract both with one definition")
+    if first.dtype.kind != other.dtype.kind and not (is_text(first) and is_text(other)):
+        raise DynstatError("D105", f"{name} has two number types", where=name, found=other.dtype,
+                           expected=first.dtype)
+
+
+def _agree(name: str, old: np.ndarray, new: np.ndarray, both: np.ndarray, part: xr.Dataset) -> None:
+    differ = both & (old != new)
+    if new.dtype.kind == "f":
+        differ &= ~(np.isnan(old) & np.isnan(new))
+    if differ.any():
+        at = tuple(np.argwhere(differ)[0])
+        label = ", ".join(f"{d} {part[d].values[i]!r}" for d, i in zip(DIMS, at, strict=False))
+        raise DynstatError("D105", f"two datasets hold different values of {name}", where=f"{name} at {label}",
+                           found=repr(new[at]), expected=repr(old[at]),
+                           mend="keep the one you trust; equal runs must have equal values")
+
+
+def _root(parts: Sequence[xr.Dataset]) -> dict[str, Any]:
+    attrs = {}
+    for key in dict.fromkeys(k for p in parts for k in p.attrs):
+        values = list(dict.fromkeys(str(p.attrs[key]) for p in parts if key in p.attrs))
+        if len(values) == 1 and (key not in ("inputs", "panel_sha256") or all(key in p.attrs for p in parts)):
+            attrs[key] = next(p.attrs[key] for p in parts if key in p.attrs)
+        elif key == "history":
+            attrs[key] = "\n".join(sorted({line for v in values for line in v.splitlines()}))
+        elif key == "date_created":
+            attrs[key] = max(values)
+        elif key == "provenance":
+            attrs[key] = json.dumps([json.loads(v) for v in sorted(values)])
+        elif key == "inputs":
+            # No single panel determines the values any more, so no single lock can bind them.
+            attrs["inputs_combined"] = json.dumps([json.loads(v) for v in sorted(values)])
+        elif key not in _MERGED:
+            attrs[key] = "; ".join(sorted(values))
+    return attrs
