@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from transformers import (
@@ -85,7 +87,7 @@ def configuration(architecture: str, layers: int = LAYERS) -> PretrainedConfig:
     KeyError
         The architecture is unknown.
     """
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "bos_token_id": END_OF_TEXT_ID,
         "eos_token_id": END_OF_TEXT_ID,
@@ -93,7 +95,7 @@ def configuration(architecture: str, layers: int = LAYERS) -> PretrainedConfig:
         "tie_word_embeddings": True,
         "initializer_range": INITIALIZER_RANGE,
     }
-    blocks = {
+    blocks: dict[str, Any] = {
         **common,
         "hidden_size": WIDTH,
         "num_hidden_layers": layers,
@@ -101,8 +103,8 @@ def configuration(architecture: str, layers: int = LAYERS) -> PretrainedConfig:
         "max_position_embeddings": CONTEXT,
         "attention_dropout": 0.0,
     }
-    rotary = {"rope_type": "default", "rope_theta": 10000.0}
-    builders = {
+    rotary: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
+    builders: dict[str, Callable[[], PretrainedConfig]] = {
         "gpt2": lambda: GPT2Config(
             **common,
             n_embd=WIDTH,

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dynstat.errors import DynstatError
+
 #: Kinds of debris and the chance of each being applied to a document; one document can carry several.
 CHANCES: dict[str, float] = {
     "shuffled_paragraphs": 0.15,
@@ -122,13 +124,13 @@ def raw(texts: dict[str, str], rng: np.random.Generator | int, size: int | None 
 
     Raises
     ------
-    ValueError
-        No source has any text.
+    DynstatError
+        S404 where no source has any text.
     """
     draw = np.random.default_rng(rng)
     passages = _passages(texts, draw)
     if not passages:
-        raise ValueError("raw text needs at least one source with text in it")
+        raise DynstatError("S404", "raw text needs at least one source with text in it", found="no text")
     wanted = sum(len(text.encode()) for text in texts.values()) if size is None else size
     documents: list[str] = []
     made = 0
@@ -204,27 +206,38 @@ def broken_encoding(text: str, draw: np.random.Generator) -> str:
 def markup(text: str, draw: np.random.Generator) -> str:
     """Dress a passage in HTML, wiki or Markdown markup."""
     lines = [line for line in text.split("\n") if line]
-    kind = _between(draw, 0, 3)
-    title = _words(text, draw, 4)
-    if kind == 0:
-        rows = [
-            f'<p class="{_pick(_NAMES, draw)}-{_between(draw, 1, 99)}">{html.escape(s)}</p>' for s in lines
-        ]
-        menu = "".join(
-            f'<li><a href="/{_pick(_NAMES, draw)}.html">{_pick(_NAMES, draw)}</a></li>' for _ in range(4)
-        )
-        return "\n".join(
-            ["<!DOCTYPE html>", f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>',
-             f'<body><ul id="nav">{menu}</ul><div id="{_pick(_NAMES, draw)}">', *rows, "</div></body></html>"]
-        )  # fmt: skip
-    if kind == 1:
-        linked = [s.replace(" the ", f" [[{_pick(_NAMES, draw)}|the]] ", 1) for s in lines]
-        return "\n".join([f"== {title} ==", "{{" + f"cite|date={_date(draw)}" + "}}", *linked,
-                          f"[[Category:{_pick(_NAMES, draw).title()}]]"])  # fmt: skip
-    return "\n".join([f"# {title}", ""] + [f"> {s}" if draw.random() < 0.3 else f"* **{s}**" if len(s) < 60 else s
-                                           for s in lines]
-                     + ["", f"![{_pick(_NAMES, draw)}](http://{_pick(_NAMES, draw)}.example.org/img/"
-                            f"{_between(draw, 100, 9999)}.jpg)"])  # fmt: skip
+    maker = (_page, _wiki, _markdown)[_between(draw, 0, 3)]
+    return "\n".join(maker(lines, _words(text, draw, 4), draw))
+
+
+def _page(lines: list[str], title: str, draw: np.random.Generator) -> list[str]:
+    rows = [f'<p class="{_pick(_NAMES, draw)}-{_between(draw, 1, 99)}">{html.escape(s)}</p>' for s in lines]
+    links = [f'<a href="/{_pick(_NAMES, draw)}.html">{_pick(_NAMES, draw)}</a>' for _ in range(4)]
+    menu = "".join(f"<li>{link}</li>" for link in links)
+    return [
+        "<!DOCTYPE html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>',
+        f'<body><ul id="nav">{menu}</ul><div id="{_pick(_NAMES, draw)}">',
+        *rows,
+        "</div></body></html>",
+    ]
+
+
+def _wiki(lines: list[str], title: str, draw: np.random.Generator) -> list[str]:
+    linked = [s.replace(" the ", f" [[{_pick(_NAMES, draw)}|the]] ", 1) for s in lines]
+    source = "{{" + f"cite|date={_date(draw)}" + "}}"
+    return [f"== {title} ==", source, *linked, f"[[Category:{_pick(_NAMES, draw).title()}]]"]
+
+
+def _markdown(lines: list[str], title: str, draw: np.random.Generator) -> list[str]:
+    marked = []
+    for line in lines:
+        if draw.random() < 0.3:
+            marked.append(f"> {line}")
+        else:
+            marked.append(f"* **{line}**" if len(line) < 60 else line)
+    name, site, number = _pick(_NAMES, draw), _pick(_NAMES, draw), _between(draw, 100, 9999)
+    return [f"# {title}", "", *marked, "", f"![{name}](http://{site}.example.org/img/{number}.jpg)"]
 
 
 def boilerplate(text: str, draw: np.random.Generator) -> str:
@@ -297,43 +310,59 @@ def _log_line(draw: np.random.Generator) -> str:
     address = ".".join(str(_between(draw, 1, 255)) for _ in range(4))
     kind = _between(draw, 0, 3)
     if kind == 0:
-        return (f'{address} - - [{_date(draw)}T{_time(draw)}Z] "GET /{_pick(_NAMES, draw)}/{_between(draw, 1, 9999)}'
-                f'.html HTTP/1.1" {_pick(("200", "200", "301", "404", "500"), draw)} {_between(draw, 90, 99999)}')  # fmt: skip
+        when = f"{_date(draw)}T{_time(draw)}Z"
+        page = f"/{_pick(_NAMES, draw)}/{_between(draw, 1, 9999)}.html"
+        status = _pick(("200", "200", "301", "404", "500"), draw)
+        return f'{address} - - [{when}] "GET {page} HTTP/1.1" {status} {_between(draw, 90, 99999)}'
     if kind == 1:
-        return (f"{_date(draw)} {_time(draw)},{_between(draw, 0, 1000):03d} [{level}] {_pick(_SERVICES, draw)}: "
-                f"{_pick(_FIELDS, draw)}={_between(draw, 0, 65536)} {_pick(_FIELDS, draw)}=0x{_between(draw, 0, 2**32):08x}")  # fmt: skip
-    return (f"{_time(draw)} host{_between(draw, 1, 40)} {_pick(_SERVICES, draw)}[{_between(draw, 100, 32768)}]: "
-            f"connection from {address} port {_between(draw, 1024, 65536)} timed out after {_between(draw, 1, 600)} ms")  # fmt: skip
+        when = f"{_date(draw)} {_time(draw)},{_between(draw, 0, 1000):03d}"
+        service = _pick(_SERVICES, draw)
+        first = f"{_pick(_FIELDS, draw)}={_between(draw, 0, 65536)}"
+        return f"{when} [{level}] {service}: {first} {_pick(_FIELDS, draw)}=0x{_between(draw, 0, 2**32):08x}"
+    when = _time(draw)
+    process = f"host{_between(draw, 1, 40)} {_pick(_SERVICES, draw)}[{_between(draw, 100, 32768)}]"
+    port, wait = _between(draw, 1024, 65536), _between(draw, 1, 600)
+    return f"{when} {process}: connection from {address} port {port} timed out after {wait} ms"
 
 
 def _python(draw: np.random.Generator) -> str:
     name, first, second = (_pick(_FIELDS, draw) for _ in range(3))
-    return (f"def get_{name}({first}, {second}=None):\n    if {second} is None:\n        {second} = []\n"
-            f"    for i in range({_between(draw, 2, 100)}):\n        {second}.append({first}[i] * {_between(draw, 2, 99)})\n"
-            f"    return {second}\n")  # fmt: skip
+    times, factor = _between(draw, 2, 100), _between(draw, 2, 99)
+    return (
+        f"def get_{name}({first}, {second}=None):\n"
+        f"    if {second} is None:\n        {second} = []\n"
+        f"    for i in range({times}):\n        {second}.append({first}[i] * {factor})\n"
+        f"    return {second}\n"
+    )
 
 
 def _script(draw: np.random.Generator) -> str:
     name, first = _pick(_FIELDS, draw), _pick(_FIELDS, draw)
-    return (f"function {name}_{first}(e) {{\n  var {first} = document.getElementById('{_pick(_NAMES, draw)}');\n"
-            f"  if ({first} && {first}.{name} > {_between(draw, 0, 100)}) {{ {first}.innerHTML = ''; }}\n"
-            f"  return false;\n}}")  # fmt: skip
+    element, least = _pick(_NAMES, draw), _between(draw, 0, 100)
+    return (
+        f"function {name}_{first}(e) {{\n  var {first} = document.getElementById('{element}');\n"
+        f"  if ({first} && {first}.{name} > {least}) {{ {first}.innerHTML = ''; }}\n"
+        f"  return false;\n}}"
+    )
 
 
 def _query(draw: np.random.Generator) -> str:
-    return (f"SELECT {_pick(_FIELDS, draw)}, COUNT(*) AS {_pick(_FIELDS, draw)} FROM {_pick(_NAMES, draw)} "
-            f"WHERE id > {_between(draw, 1, 99999)} GROUP BY {_pick(_FIELDS, draw)} LIMIT {_between(draw, 1, 100)};")  # fmt: skip
+    field, alias, table = _pick(_FIELDS, draw), _pick(_FIELDS, draw), _pick(_NAMES, draw)
+    least, group, limit = _between(draw, 1, 99999), _pick(_FIELDS, draw), _between(draw, 1, 100)
+    return (
+        f"SELECT {field}, COUNT(*) AS {alias} FROM {table} WHERE id > {least} GROUP BY {group} LIMIT {limit};"
+    )
 
 
 def _record(draw: np.random.Generator) -> str:
-    fields = ", ".join(
-        f'"{_pick(_FIELDS, draw)}": {_between(draw, 0, 10000)}' for _ in range(_between(draw, 2, 6))
-    )
+    pairs = (f'"{_pick(_FIELDS, draw)}": {_between(draw, 0, 10000)}' for _ in range(_between(draw, 2, 6)))
+    fields = ", ".join(pairs)
     return (
         f'{{"id": {_between(draw, 1, 10**6)}, {fields}, "url": "http://{_pick(_NAMES, draw)}.example.net/"}}'
     )
 
 
 def _style(draw: np.random.Generator) -> str:
-    return (f".{_pick(_NAMES, draw)}-{_pick(_FIELDS, draw)} {{ margin: {_between(draw, 0, 40)}px; "
-            f"color: #{_between(draw, 0, 2**24):06x}; width: {_between(draw, 1, 101)}%; }}")  # fmt: skip
+    name = f"{_pick(_NAMES, draw)}-{_pick(_FIELDS, draw)}"
+    margin, colour, width = _between(draw, 0, 40), _between(draw, 0, 2**24), _between(draw, 1, 101)
+    return f".{name} {{ margin: {margin}px; color: #{colour:06x}; width: {width}%; }}"

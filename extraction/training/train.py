@@ -10,17 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors
+import tokenizers
 import torch
-from safetensors.torch import load_file, save_file
+import transformers
+from safetensors.torch import load_file, save
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from dynstat.files import atomic_path, write_json
+from dynstat.files import write_atomic, write_json
 
 from .architectures import LAYERS, build
 from .tokenizer import CONTEXT, END_OF_TEXT_ID
@@ -50,11 +55,11 @@ class Recipe:
         Seed of the initial weights and of the order of sequences.
     """
 
-    steps: int = 2400
-    batch: int = 16
+    steps: int = 3600
+    batch: int = 8
     context: int = CONTEXT
-    learning_rate: float = 6e-3
-    warmup: int = 100
+    learning_rate: float = 4e-3
+    warmup: int = 200
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -62,12 +67,21 @@ class Recipe:
     seed: int = 0
 
 
-def use_one_deterministic_thread() -> None:
-    """Fix the number of threads and ask torch for deterministic algorithms only."""
+@contextmanager
+def one_deterministic_thread() -> Iterator[None]:
+    """Use one thread and deterministic algorithms only, and restore what was set on leaving."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory guards against reading it uninitialised; it costs time, no kernel here needs it.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 def batch_at(tokens: np.ndarray, step: int, recipe: Recipe) -> torch.Tensor:
@@ -114,6 +128,7 @@ def rate_at(step: int, recipe: Recipe) -> float:
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+@one_deterministic_thread()
 def train(
     architecture: str,
     tokens: np.ndarray,
@@ -151,7 +166,6 @@ def train(
     PreTrainedModel
         In float32.
     """
-    use_one_deterministic_thread()
     model = build(architecture, recipe.seed, layers)
     model.train()
     optimizer = _optimizer(model, recipe)
@@ -177,6 +191,50 @@ def train(
     return model.eval()
 
 
+def training_record(architecture: str, tokens: np.ndarray, recipe: Recipe, updates: int) -> dict[str, object]:
+    """Describe a run for the model's card, from the process that made it.
+
+    Parameters
+    ----------
+    architecture : str
+        One of the six.
+    tokens : ndarray of int, shape (n,)
+        Training tokens.
+    recipe : Recipe
+        What determined the run.
+    updates : int
+        Updates made so far; a card is written only when they are ``recipe.steps``.
+
+    Returns
+    -------
+    dict
+        Plain values.
+    """
+    return {
+        "architecture": architecture,
+        "recipe": asdict(recipe),
+        "updates": updates,
+        "corpus_tokens": len(tokens),
+        "corpus_tokens_sha256": hashlib.sha256(
+            np.ascontiguousarray(tokens, dtype="<u2").tobytes()
+        ).hexdigest(),
+        "tokens_read": updates * recipe.batch * recipe.context,
+        "device": "cpu",
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__.split("+")[0],
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+            "safetensors": safetensors.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
 def _run_id(architecture: str, tokens: np.ndarray, recipe: Recipe, layers: int) -> str:
     settings = json.dumps([architecture, layers, asdict(recipe)], sort_keys=True).encode()
     data = np.ascontiguousarray(tokens, dtype="<u2").tobytes()
@@ -197,8 +255,7 @@ def _checkpoint(folder: Path, model: PreTrainedModel, optimizer: torch.optim.Ada
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value.contiguous() for key, value in state.items()}
     # The small file names the large one: a stop between the two writes leaves the older pair in force.
-    with atomic_path(folder / f"{step}.safetensors") as temporary:
-        save_file(tensors, temporary)
+    write_atomic(folder / f"{step}.safetensors", save(tensors))
     write_json(folder / "latest.json", {"step": step})
     for old in folder.glob("*.safetensors"):
         if old.name != f"{step}.safetensors":
