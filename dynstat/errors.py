@@ -69,6 +69,8 @@ CODES: dict[str, Entry] = {
                   "`--lock`, so that plans are fixed before the data exist."),
     "X212": Entry("store belongs to another panel", _I, "The folder holds shards of a different panel."),
     "X213": Entry("corpus differs from the registered one", _I, "The SHA-256 of a training text does not match."),
+    "X214": Entry("weights differ from the registered ones", _I, "The panel names the SHA-256 of a model's "
+                  "weights, and the file has another."),
     # preregistration
     "P301": Entry("plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."),
     "P302": Entry("lock was edited", _I, "The lock's hash does not match its content. Restore it from git."),
