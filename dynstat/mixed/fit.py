@@ -1,0 +1,225 @@
+"""Fit a linear mixed model: minimise the profiled criterion, settle the boundary, keep the record."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import linalg, optimize
+
+from ..errors import DynstatError, DynstatWarning
+from .crossproducts import cross_products
+from .design import build_design
+from .formula import parse_formula
+from .pls import PenalisedLeastSquares
+from .result import LmerResult
+
+Array = NDArray[np.float64]
+
+#: lme4's tolerance for a singular fit: an element of theta's diagonal below it counts as zero.
+SINGULAR_TOLERANCE = 1e-4
+_FLOOR = 1e-3
+# Above this many dense columns more than one BLAS thread pays.
+_THREADS_FROM = 600
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """How an optimum was found.
+
+    Attributes
+    ----------
+    evaluations : int
+        Calls of criterion and gradient.
+    converged : bool
+        Whether the projected gradient at the end is small.
+    gradient : float
+        Its largest element, relative to 1 + |criterion|.
+    message : str
+        The optimiser's last word.
+    zeroed : int
+        Parameters set to exactly zero because the criterion did not rise.
+    """
+
+    evaluations: int
+    converged: bool
+    gradient: float
+    message: str
+    zeroed: int
+
+
+def lmer(formula: str, data: pd.DataFrame, REML: bool = True) -> LmerResult:  # noqa: N803  (R's word)
+    """Fit a linear mixed model with an lme4 formula.
+
+    Parameters
+    ----------
+    formula : str
+        For example ``y ~ x + (1 | model) + (1 | category/prompt)``; fixed part as formulaic reads it, random
+        terms ``(1|g)``, ``(x|g)``, ``(0+x|g)``, ``(x||g)``, with ``a:b`` and ``a/b`` as grouping factors.
+    data : DataFrame
+        Rows with a missing value in a column used are left out.
+    REML : bool
+        Restricted maximum likelihood (default) or maximum likelihood.
+
+    Returns
+    -------
+    LmerResult
+
+    Raises
+    ------
+    DynstatError
+        S401 for the formula, S402 for a design that cannot be fitted.
+
+    Warns
+    -----
+    DynstatWarning
+        Singular fit; columns dropped; optimiser not converged.
+    """
+    design = build_design(parse_formula(formula), data)
+    cross = cross_products(design)
+    pls = PenalisedLeastSquares(cross, design.terms, REML)
+    theta, record = optimise(pls)
+    solution = pls.solve(theta)
+    result = LmerResult.build(design, pls, theta, solution, record, is_singular(pls, theta))
+    if result.singular:
+        names = ", ".join(result.boundary_terms)
+        warnings.warn(f"singular fit: {names} at the boundary", DynstatWarning, stacklevel=2)
+    if not record.converged:
+        warnings.warn(f"the optimiser did not converge: {record.message}", DynstatWarning, stacklevel=2)
+    return result
+
+
+def is_singular(pls: PenalisedLeastSquares, theta: Array) -> bool:
+    """Say whether a variance is zero or a correlation ±1 (lme4's ``isSingular``)."""
+    return bool(np.any(theta[pls.diagonal] < SINGULAR_TOLERANCE))
+
+
+def optimise(pls: PenalisedLeastSquares, start: Array | None = None) -> tuple[Array, FitRecord]:
+    """Minimise the criterion over theta, diagonal elements at least zero.
+
+    L-BFGS-B with the analytic gradient, then Newton steps on differences of the gradient. The criterion is
+    even in every standard deviation, so that zero is always stationary: near-zero elements are tried at
+    exactly zero, and zero ones at small positive values.
+
+    Raises
+    ------
+    DynstatError
+        S402 where the outcome does not vary, or nothing is left for the residual.
+    """
+    with _one_thread(pls):
+        return _optimise(pls, pls.start if start is None else np.asarray(start, dtype=np.float64))
+
+
+def _optimise(pls: PenalisedLeastSquares, theta: Array) -> tuple[Array, FitRecord]:
+    calls = 0
+    total = float(pls.cross.rest[-1, -1])
+    if not total > 1e-24 * pls.cross.n:
+        raise DynstatError(
+            "S402", "the outcome does not vary beyond the fixed part", found=f"residual sum of squares {total:.3g}",
+            mend="check the outcome",
+        )
+
+    def both(t: Array) -> tuple[float, Array]:
+        nonlocal calls
+        calls += 1
+        value, gradient = pls.criterion_and_gradient(t)
+        return (value, gradient) if np.isfinite(value) else (1e300, np.zeros_like(t))
+
+    def descend(t: Array, floor: float) -> tuple[float, Array, str]:
+        bounds = [(floor if d else None, 1e5) for d in pls.diagonal]
+        out = optimize.minimize(
+            both, t, jac=True, method="L-BFGS-B", bounds=bounds,
+            options={"maxiter": 500, "ftol": 1e-13, "gtol": 1e-7, "maxcor": 20},
+        )
+        value, point = _newton(both, out.x, float(out.fun), pls.diagonal)
+        return value, point, str(out.message)
+
+    # The first line search may jump to zero, where the gradient vanishes: a floor keeps it off.
+    value, theta, message = descend(theta, _FLOOR)
+    if value >= 1e299:
+        raise DynstatError(
+            "S402", "the criterion cannot be computed", found="no positive residual variance at any theta",
+            mend="the random terms may reproduce the outcome exactly; leave one out",
+        )
+    zeroed = 0
+    for _ in range(1 + int(pls.diagonal.sum())):
+        value, theta, zeroed = _try_zeros(both, theta, value, pls.diagonal)
+        if np.any(pls.diagonal & (theta > 0) & (theta <= _FLOOR)):
+            value, theta, message = descend(theta, 0.0)
+        moved = _leave_zeros(both, theta, value, pls.diagonal)
+        if moved is None:
+            break
+        value, theta, message = descend(moved, 0.0)
+    gradient = both(theta)[1]
+    free = ~(pls.diagonal & (theta <= 0))
+    largest = float(np.max(np.abs(gradient[free]), initial=0.0)) / (1 + abs(value))
+    return theta, FitRecord(calls, largest < 1e-5, largest, message, zeroed)
+
+
+def _newton(both: Any, theta: Array, value: float, diagonal: NDArray[np.bool_]) -> tuple[float, Array]:
+    """Polish an optimum: quasi-Newton stops near 1e-6 relative, Newton on the gradient goes to rounding."""
+    for _ in range(4):
+        _, gradient = both(theta)
+        free = np.flatnonzero(~(diagonal & (theta < 1e-3)))
+        if not free.size or np.max(np.abs(gradient[free])) < 1e-9 * (1 + abs(value)):
+            break
+        hessian = np.empty((free.size, free.size))
+        for i, k in enumerate(free):
+            step = 1e-5 * max(1.0, abs(theta[k]))
+            up, down = theta.copy(), theta.copy()
+            up[k] += step
+            down[k] -= step
+            hessian[i] = (both(up)[1][free] - both(down)[1][free]) / (2 * step)
+        hessian = (hessian + hessian.T) / 2
+        try:
+            step_ = linalg.cho_solve(linalg.cho_factor(hessian), gradient[free])
+        except linalg.LinAlgError:
+            break
+        trial = theta.copy()
+        trial[free] -= step_
+        trial[diagonal] = np.maximum(trial[diagonal], 0.0)
+        new = both(trial)[0]
+        if new > value + 1e-13 * (1 + abs(value)):
+            break
+        value, theta = new, trial
+    return value, theta
+
+
+def _try_zeros(both: Any, theta: Array, value: float, diagonal: NDArray[np.bool_]) -> tuple[float, Array, int]:
+    for k in np.flatnonzero(diagonal & (theta < 1e-2) & (theta > 0)):
+        trial = theta.copy()
+        trial[k] = 0.0
+        new = both(trial)[0]
+        if new <= value + 1e-12 * (1 + abs(value)):
+            theta, value = trial, new
+    return value, theta, int(np.sum(diagonal & (theta == 0)))
+
+
+def _leave_zeros(both: Any, theta: Array, value: float, diagonal: NDArray[np.bool_]) -> Array | None:
+    for k in np.flatnonzero(diagonal & (theta == 0)):
+        for small in (1e-2, 1e-1):
+            trial = theta.copy()
+            trial[k] = small
+            if both(trial)[0] < value - 1e-11 * (1 + abs(value)):
+                return trial
+    return None
+
+
+@cache
+def _controller() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _one_thread(pls: PenalisedLeastSquares) -> AbstractContextManager[Any]:
+    # On matrices of order 100 the threads of BLAS cost more than they give.
+    if pls.cross.rest.shape[0] > _THREADS_FROM:
+        return nullcontext()
+    return _controller().limit(limits=1, user_api="blas")

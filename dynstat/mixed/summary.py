@@ -1,0 +1,70 @@
+"""The printed summary of a mixed model, laid out as lme4 prints it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .result import LmerResult
+
+
+def summary_text(m: LmerResult) -> str:
+    """Return what ``summary(m)`` shows in R: criterion, residuals, random effects, fixed effects."""
+    kind = "REML" if m.reml else "maximum likelihood"
+    lines = [f"Linear mixed model fit by {kind} ['lmerMod']", f"Formula: {m.formula}", ""]
+    if m.reml:
+        lines += [f"REML criterion at convergence: {m.criterion:.1f}", ""]
+    else:
+        values = (m.aic, m.bic, m.loglik, m.criterion, m.nobs - m.npar)
+        names = ("AIC", "BIC", "logLik", "deviance", "df.resid")
+        cells = [f"{v:.1f}" if isinstance(v, float) else str(v) for v in values]
+        lines += ["".join(f"{n:>10}" for n in names), "".join(f"{c:>10}" for c in cells), ""]
+    scaled = np.quantile(m.residuals.to_numpy() / m.sigma, [0, 0.25, 0.5, 0.75, 1])
+    lines += ["Scaled residuals:", "".join(f"{n:>9}" for n in ("Min", "1Q", "Median", "3Q", "Max")),
+              "".join(f"{v:>9.4f}" for v in scaled), "", "Random effects:"]
+    lines += _random(m)
+    groups = "; ".join(f"{g}, {q}" for g, q in m.ngroups.items())
+    lines += [f"Number of obs: {m.nobs}, groups:  {groups}", ""]
+    if len(m.fixef):
+        lines += ["Fixed effects:", *_fixed(m)]
+    if m.singular:
+        lines += [f"singular fit: {', '.join(m.boundary_terms)} at the boundary"]
+    if m.design.dropped_columns:
+        lines += [f"dropped columns: {', '.join(m.design.dropped_columns)}"]
+    if m.design.dropped_rows:
+        lines += [f"({m.design.dropped_rows} observations deleted due to missingness)"]
+    if not m.record.converged:
+        lines += [f"not converged: {m.record.message}"]
+    return "\n".join(lines)
+
+
+def _random(m: LmerResult) -> list[str]:
+    rows = [("Groups", "Name", "Variance", "Std.Dev.", "Corr")]
+    last = None
+    for row in m.varcorr.itertuples():
+        if row.var2 is not None:
+            continue
+        corr = ""
+        if row.var1 is not None:
+            own = m.varcorr[(m.varcorr["grp"] == row.grp) & (m.varcorr["var2"] == row.var1)]
+            corr = " ".join("" if np.isnan(v) else f"{v:.2f}" for v in own["sdcor"])
+        rows.append((
+            "" if row.grp == last else str(row.grp), "" if row.var1 is None else str(row.var1),
+            f"{row.vcov:.5g}", f"{row.sdcor:.4g}", corr,
+        ))
+        last = row.grp
+    widths = [max(len(r[c]) for r in rows) for c in range(5)]
+    return [
+        (" " + " ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True))).rstrip() for r in rows
+    ]
+
+
+def _fixed(m: LmerResult) -> list[str]:
+    se = np.sqrt(np.diag(m.vcov))
+    width = max(len(str(n)) for n in m.fixef.index)
+    lines = [" " * width + f"{'Estimate':>12}{'Std. Error':>12}{'t value':>9}"]
+    for name, estimate, error in zip(m.fixef.index, m.fixef.to_numpy(), se, strict=True):
+        lines.append(f"{str(name).ljust(width)}{estimate:>12.5g}{error:>12.5g}{estimate / error:>9.3f}")
+    return lines
