@@ -50,26 +50,27 @@ def build(
     Parameters
     ----------
     models : sequence of mapping
-        Keys id, revision, family, architecture, parameters, vocabulary, n_layers (number of layer indices, the
-        input of the first block included), weights_sha256, tokenizer_sha256, dtype, attn_implementation, source;
-        `factors` is a mapping whose keys become coordinates.
+        Keys id, revision, family, architecture, parameters, vocabulary, n_layers (number of layer indices,
+        the input of the first block included), weights_sha256, tokenizer_sha256, dtype, attn_implementation,
+        source; `factors` is a mapping whose keys become coordinates.
     prompts : sequence of mapping
         Keys id, text, category, template, split, answers, distractors (lists of str); further keys become
         text coordinates.
     samples : sequence of mapping
-        Keys id, seed, temperature (greedy: 0, seed -1), budget, mode; for interventions kind, target_layer, dose.
+        Keys id, seed, temperature (greedy: 0, seed -1), budget, mode; for interventions kind, target_layer,
+        dose.
     n_tokens, n_layers : int
         Sizes of the last two dims.
     values : mapping of str to array
-        By variable name, full shape in the order model, prompt, sample, token, layer, as far as the variable's
-        level goes. `quality` is needed; where it is not ok, the other values are replaced by their fill.
+        By variable name, full shape in the order model, prompt, sample, token, layer, as far as the level of
+        the variable goes. `quality` is needed; where it is not ok, other values are replaced by their fill.
     readouts : mapping of str to str
         Attribute `readout` of variables named ``metric__variant``.
     options : mapping of str to mapping
         Options of the definitions that differ from their defaults; written as attribute `options`.
     definitions : mapping
-        For variables that no registry knows: a metric id, or long_name, units and, at need, valid_min, valid_max,
-        level (run, token, layer), undefined, reference.
+        For variables that no registry knows: a metric id, or long_name, units and, at need, valid_min,
+        valid_max, level (run, token, layer), undefined, reference.
     attrs : mapping
         Root attributes beside those every dataset carries. `dynstat_kind` is "panel" unless given.
 
@@ -89,8 +90,13 @@ def build(
     kind = attrs.get("dynstat_kind", "panel")
     wanted = [n for n, v in ALWAYS.items() if v.required and (kind == "panel" or n == "quality")]
     if missing := [n for n in wanted if n not in values]:
-        raise DynstatError("D103", "variables that are always there are missing", found=", ".join(values) or "none",
-                           expected=", ".join(missing), where="values")
+        raise DynstatError(
+            "D103",
+            "variables that are always there are missing",
+            found=", ".join(values) or "none",
+            expected=", ".join(missing),
+            where="values",
+        )
     coords = _coordinates(models, prompts, samples, n_tokens, n_layers)
     quality = _shaped("quality", values["quality"], LEVEL_DIMS["layer"], "int8", sizes)
     gaps = {"layer": quality != OK, "token": token_quality(quality) != OK, "run": ~run_present(quality)}
@@ -126,8 +132,18 @@ def describe(
     metric: Metric = METRICS.get(definition or base_name(name))
     integer = np.dtype(metric.dtype).kind == "i"
     v = Variable(
-        name, LEVEL_DIMS[metric.level], metric.dtype, metric.long_name, -1 if integer else float("nan"),
-        metric.units, metric.valid_min, metric.valid_max, metric.flags, metric.undefined, True, metric.origin,
+        name,
+        LEVEL_DIMS[metric.level],
+        metric.dtype,
+        metric.long_name,
+        -1 if integer else float("nan"),
+        metric.units,
+        metric.valid_min,
+        metric.valid_max,
+        metric.flags,
+        metric.undefined,
+        True,
+        metric.origin,
         metric.reference,
     )
     attributes = variable_attrs(v) | {"definition": metric.id}
@@ -141,14 +157,34 @@ def describe(
 def _user_variable(name: str, given: Mapping[str, Any]) -> Variable:
     known = {"long_name", "units", "valid_min", "valid_max", "level", "undefined", "reference"}
     if unknown := set(given) - known:
-        raise DynstatError("Y002", f"the definition of {name!r} has unknown keys", where=f"definitions[{name!r}]",
-                           found=", ".join(sorted(unknown)), expected=", ".join(sorted(known)))
+        raise DynstatError(
+            "Y002",
+            f"the definition of {name!r} has unknown keys",
+            where=f"definitions[{name!r}]",
+            found=", ".join(sorted(unknown)),
+            expected=", ".join(sorted(known)),
+        )
     if missing := {"long_name", "units"} - set(given):
-        raise DynstatError("Y002", f"the definition of {name!r} is incomplete", where=f"definitions[{name!r}]",
-                           expected=", ".join(sorted(missing)), mend="units are '1' where there are none")
+        raise DynstatError(
+            "Y002",
+            f"the definition of {name!r} is incomplete",
+            where=f"definitions[{name!r}]",
+            expected=", ".join(sorted(missing)),
+            mend="units are '1' where there are none",
+        )
     return Variable(
-        name, LEVEL_DIMS[given.get("level", "layer")], "float32", given["long_name"], float("nan"), given["units"],
-        given.get("valid_min"), given.get("valid_max"), (), tuple(given.get("undefined", ())), True, "user",
+        name,
+        LEVEL_DIMS[given.get("level", "layer")],
+        "float32",
+        given["long_name"],
+        float("nan"),
+        given["units"],
+        given.get("valid_min"),
+        given.get("valid_max"),
+        (),
+        tuple(given.get("undefined", ())),
+        True,
+        "user",
         given.get("reference", "the user's own measurement"),
     )
 
@@ -189,7 +225,7 @@ def root_attrs(given: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {
         "Conventions": CONVENTIONS,
         "title": "Internal dynamics of language models",
-        "summary": "Hidden-state geometry and next-token distributions by model, prompt, sample, token and layer.",
+        "summary": "Hidden-state geometry and next-token distributions of models, by token and layer.",
         "license": "CC0-1.0",
         "history": f"{date} created by dynstat {__version__}",
         "date_created": date,
@@ -199,7 +235,9 @@ def root_attrs(given: Mapping[str, Any]) -> dict[str, Any]:
         "dynstat_version": __version__,
         "dynstat_schema": SCHEMA,
     }
-    return {k: given.get(k, v) for k, v in defaults.items()} | {k: v for k, v in given.items() if k not in defaults}
+    return {k: given.get(k, v) for k, v in defaults.items()} | {
+        k: v for k, v in given.items() if k not in defaults
+    }
 
 
 def relative_depth(layers: np.ndarray, layer: np.ndarray) -> np.ndarray:
@@ -216,7 +254,7 @@ def token_quality(quality: np.ndarray) -> np.ndarray:
 
 def run_present(quality: np.ndarray) -> np.ndarray:
     """Return which runs (model, prompt, sample) were extracted at all."""
-    return (quality < NOT_EXTRACTED).any((-2, -1))
+    return np.asarray((quality < NOT_EXTRACTED).any((-2, -1)))
 
 
 def column(values: Sequence[Any], where: str) -> np.ndarray:
@@ -225,7 +263,9 @@ def column(values: Sequence[Any], where: str) -> np.ndarray:
         return np.asarray(values, np.int64)
     if values and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values):
         return np.asarray(values, np.float64)
-    words = ["" if v is None else str(v).lower() if isinstance(v, (bool, np.bool_)) else str(v) for v in values]
+    words = [
+        "" if v is None else str(v).lower() if isinstance(v, (bool, np.bool_)) else str(v) for v in values
+    ]
     return text_array(words, where)
 
 
@@ -237,8 +277,9 @@ def _shaped(name: str, array: Any, dims: tuple[str, ...], dtype: str, sizes: Map
     shape = tuple(sizes[d] for d in dims)
     out = text_array(array, name) if dtype == "str" else np.asarray(array)
     if out.shape != shape:
-        raise DynstatError("D104", f"{name} has the wrong shape", where=name, found=out.shape,
-                           expected=f"{shape} for {dims}")
+        raise DynstatError(
+            "D104", f"{name} has the wrong shape", where=name, found=out.shape, expected=f"{shape} for {dims}"
+        )
     if dtype == "str":
         return out
     if np.dtype(dtype).kind == "i" and out.dtype.kind not in "iub":
@@ -262,9 +303,14 @@ def _coordinates(
         known = {rename.get(n, n): n for n, v in COORDINATES.items() if v.dims == (dim,)}
         extra = {k for row in rows for k in row} - set(known) - {"factors"}
         if extra and dim != "prompt":
-            raise DynstatError("Y002", f"unknown keys in the description of a {dim}", where=f"{dim}s",
-                               found=", ".join(sorted(extra)), expected=", ".join(known),
-                               mend="put properties of models under `factors`" if dim == "model" else "")
+            raise DynstatError(
+                "Y002",
+                f"unknown keys in the description of a {dim}",
+                where=f"{dim}s",
+                found=", ".join(sorted(extra)),
+                expected=", ".join(known),
+                mend="put properties of models under `factors`" if dim == "model" else "",
+            )
         for key, name in known.items():
             v = COORDINATES[name]
             if not v.required and not any(key in row for row in rows):
@@ -288,8 +334,10 @@ def _coordinates(
 
 def _free(key: str) -> str:
     if key in COORDINATES or key in ALWAYS or not key.isidentifier():
-        raise DynstatError("Y002", f"{key!r} cannot be the name of a coordinate", where=key,
-                           expected="a name of letters, digits and _ that the schema does not use")
+        raise DynstatError(
+            "Y002",
+            f"{key!r} cannot be the name of a coordinate",
+            where=key,
+            expected="a name of letters, digits and _ that the schema does not use",
+        )
     return key
-
-

@@ -22,10 +22,10 @@ _MERGED = ("history", "date_created", "provenance", "inputs", "panel_sha256", "p
 def combine(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
     """Join datasets over models, prompts and samples.
 
-    Tokens and layers are padded to the largest; `quality` says padding, not_extracted or no_such_layer where a
-    dataset has nothing. Points that several datasets hold must be equal, NaN included. Models come in the order
-    of the root attribute `inputs`, prompts and samples in that of `prompt_order` and `sample_order`, others as
-    first seen.
+    Tokens and layers are padded to the largest; `quality` says padding, not_extracted or no_such_layer where
+    a dataset has nothing. Points that several datasets hold must be equal, NaN included. Models come in the
+    order of the root attribute `inputs`, prompts and samples in that of `prompt_order` and `sample_order`,
+    others as first seen.
 
     Parameters
     ----------
@@ -46,15 +46,20 @@ def combine(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
         raise DynstatError("D105", "there is nothing to combine", expected="at least one dataset")
     for part in parts:
         if lost := [d for d in DIMS if d not in part.dims or d not in part.coords]:
-            raise DynstatError("D105", "a dataset to combine lacks a dim of the schema", found=", ".join(part.dims),
-                               expected=", ".join(lost), mend="select with lists, so that dims are kept")
+            raise DynstatError(
+                "D105",
+                "a dataset to combine lacks a dim of the schema",
+                found=", ".join(map(str, part.dims)),
+                expected=", ".join(lost),
+                mend="select with lists, so that dims are kept",
+            )
     labels = {dim: _order(parts, dim) for dim in _JOINED}
     places = {dim: {label: i for i, label in enumerate(labels[dim])} for dim in _JOINED}
-    coords = {}
+    coords: dict[str, Any] = {}
     for dim in _JOINED:
         coords |= _label_coords(parts, dim, labels[dim], places[dim])
     for dim in DIMS[3:]:
-        values = np.unique(np.concatenate([p[dim].values for p in parts]))
+        values = np.unique(np.concatenate([p.variables[dim].values for p in parts]))
         coords[dim] = (dim, values.astype(np.int32), coordinate_attrs(dim))
     depth = relative_depth(coords["layers"][1], coords["layer"][1])
     coords["relative_depth"] = (("model", "layer"), depth, coordinate_attrs("relative_depth"))
@@ -70,7 +75,7 @@ def _order(parts: Sequence[xr.Dataset], dim: str) -> list[str]:
     for part in parts:
         for order in _stated(part, dim):
             first.setdefault(order)
-    held = dict.fromkeys(str(v) for p in parts for v in p[dim].values)
+    held = dict.fromkeys(str(v) for p in parts for v in p.variables[dim].values)
     return [v for v in first if v in held] + [v for v in held if v not in first]
 
 
@@ -82,8 +87,10 @@ def _stated(part: xr.Dataset, dim: str) -> list[str]:
     return [m["id"] for m in value.get("models", [])] if dim == "model" else value
 
 
-def _positions(part: xr.Dataset, dim: str, places: dict[str, dict[str, int]], coords: dict[str, Any]) -> np.ndarray:
-    values = part[dim].values
+def _positions(
+    part: xr.Dataset, dim: str, places: dict[str, dict[str, int]], coords: dict[str, Any]
+) -> np.ndarray:
+    values = part.variables[dim].values
     if dim in places:
         return np.array([places[dim][str(v)] for v in values], int)
     return np.searchsorted(coords[dim][1], values)
@@ -92,7 +99,9 @@ def _positions(part: xr.Dataset, dim: str, places: dict[str, dict[str, int]], co
 def _label_coords(
     parts: Sequence[xr.Dataset], dim: str, labels: list[str], place: dict[str, int]
 ) -> dict[str, tuple[str, np.ndarray, dict[str, Any]]]:
-    names = dict.fromkeys(n for p in parts for n, c in p.coords.items() if c.dims == (dim,))
+    names = dict.fromkeys(
+        n for p in parts for n, v in p.variables.items() if v.dims == (dim,) and n in p.coords
+    )
     out = {}
     for name in names:
         cells: list[Any] = [None] * len(labels)
@@ -100,13 +109,20 @@ def _label_coords(
         for part in parts:
             if name not in part.coords:
                 continue
-            attrs = attrs or dict(part[name].attrs)
-            for label, value in zip(part[dim].values.tolist(), part[name].values.tolist(), strict=True):
+            variable = part.variables[name]
+            attrs = attrs or dict(variable.attrs)
+            for label, value in zip(
+                part.variables[dim].values.tolist(), variable.values.tolist(), strict=True
+            ):
                 old = cells[place[str(label)]]
                 if old is not None and old != value:
                     raise DynstatError(
-                        "D105", f"two descriptions of {dim} {label!r} differ in {name}", where=f"{name}[{label!r}]",
-                        found=repr(value), expected=repr(old), mend=f"give one of the {dim}s another id",
+                        "D105",
+                        f"two descriptions of {dim} {label!r} differ in {name}",
+                        where=f"{name}[{label!r}]",
+                        found=repr(value),
+                        expected=repr(old),
+                        mend=f"give one of the {dim}s another id",
                     )
                 cells[place[str(label)]] = value
         if name in COORDINATES and COORDINATES[str(name)].dtype != "str":
@@ -118,7 +134,9 @@ def _label_coords(
     return out
 
 
-def _variables(parts: Sequence[xr.Dataset], index: list[list[np.ndarray]], coords: dict[str, Any]) -> dict[str, Any]:
+def _variables(
+    parts: Sequence[xr.Dataset], index: list[list[np.ndarray]], coords: dict[str, Any]
+) -> dict[str, Any]:
     shape = tuple(len(coords[dim][1]) for dim in DIMS)
     no_layer = coords["layer"][1][None, :] >= coords["layers"][1][:, None]
     held = [_held(part) for part in parts]
@@ -134,15 +152,15 @@ def _variables(parts: Sequence[xr.Dataset], index: list[list[np.ndarray]], coord
     taken: dict[str, np.ndarray] = {}
     out = {}
     for name in _names(parts):
-        first = next(p[name] for p in parts if name in p)
+        first = next(p.variables[name] for p in parts if name in p.variables)
         full = quality if name == "quality" else _empty(name, first, shape)
         covered = np.zeros(shape[:3], bool)
         for part, where, (runs, points), again in zip(parts, index, held, overlap, strict=True):
-            if name not in part:
+            if name not in part.variables:
                 continue
-            _same_definition(name, first, part[name])
+            _same_definition(name, first, part.variables[name])
             block = _block(where[: full.ndim])
-            values = part[name].values
+            values = part.variables[name].values
             if not again and runs.all():
                 full[block] = values
             else:
@@ -161,9 +179,14 @@ def _variables(parts: Sequence[xr.Dataset], index: list[list[np.ndarray]], coord
             covered[np.ix_(*where[:3])] |= runs
         if (gap := seen & ~covered).any():
             m, p, s = (coords[d][1][i] for d, i in zip(_JOINED, np.argwhere(gap)[0], strict=True))
-            raise DynstatError("D105", f"{name} is missing in some of the datasets", where=name,
-                               found=f"no values for model {m!r}, prompt {p!r}, sample {s!r}",
-                               expected="the same variables for all runs", mend="extract it, or drop it everywhere")
+            raise DynstatError(
+                "D105",
+                f"{name} is missing in some of the datasets",
+                where=name,
+                found=f"no values for model {m!r}, prompt {p!r}, sample {s!r}",
+                expected="the same variables for all runs",
+                mend="extract it, or drop it everywhere",
+            )
         out[name] = (first.dims, full, dict(first.attrs))
     return out
 
@@ -178,12 +201,17 @@ def _mark_missing_layers(quality: np.ndarray, where: list[np.ndarray], points: n
 
 
 def _names(parts: Sequence[xr.Dataset]) -> list[str]:
-    names = dict.fromkeys(str(n) for p in parts for n in p.data_vars)
+    names = dict.fromkeys(str(n) for p in parts for n in p.variables if n not in p.coords)
     for p in parts:
-        for n, v in p.data_vars.items():
+        for n, v in ((n, v) for n, v in p.variables.items() if n not in p.coords):
             if v.dims != DIMS[: v.ndim] or v.ndim < len(RUN):
-                raise DynstatError("D105", f"{n} has other dims than the schema allows", where=str(n), found=v.dims,
-                                   expected=DIMS)
+                raise DynstatError(
+                    "D105",
+                    f"{n} has other dims than the schema allows",
+                    where=str(n),
+                    found=v.dims,
+                    expected=DIMS,
+                )
         if "quality" not in p:
             raise DynstatError("D103", "a dataset to combine lacks `quality`", where="quality")
     return [n for n in ALWAYS if n in names] + [n for n in names if n not in ALWAYS]
@@ -191,13 +219,13 @@ def _names(parts: Sequence[xr.Dataset]) -> list[str]:
 
 def _held(part: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return which runs a dataset holds, and which points."""
-    quality = part["quality"].values
+    quality = part.variables["quality"].values
     points = (quality != PADDING) & (quality < NOT_EXTRACTED)
-    return points.any((-2, -1)), points
+    return np.asarray(points.any((-2, -1))), points
 
 
 def _known(points: np.ndarray, ndim: int) -> np.ndarray:
-    return points if ndim == 5 else points.any(-1) if ndim == 4 else points.any((-2, -1))
+    return points if ndim == 5 else np.asarray(points.any(-1 if ndim == 4 else (-2, -1)))
 
 
 def _block(where: Sequence[np.ndarray]) -> Any:
@@ -211,19 +239,28 @@ def _block(where: Sequence[np.ndarray]) -> Any:
     return tuple(slices)
 
 
-def _empty(name: str, first: xr.DataArray, shape: tuple[int, ...]) -> np.ndarray:
+def _empty(name: str, first: xr.Variable, shape: tuple[int, ...]) -> np.ndarray:
     fill: Any = ALWAYS[name].fill if name in ALWAYS else -1 if first.dtype.kind == "i" else np.nan
-    return np.full(shape[: first.ndim], "" if is_text(first) else fill, object if is_text(first) else first.dtype)
+    return np.full(
+        shape[: first.ndim], "" if is_text(first) else fill, object if is_text(first) else first.dtype
+    )
 
 
-def _same_definition(name: str, first: xr.DataArray, other: xr.DataArray) -> None:
+def _same_definition(name: str, first: xr.Variable, other: xr.Variable) -> None:
     for key in ("units", "definition", "readout", "options", "flag_meanings"):
         if (a := first.attrs.get(key)) != (b := other.attrs.get(key)):
-            raise DynstatError("D105", f"{name} was measured in two ways", where=f"{name}, attribute {key}",
-                               found=b, expected=a, mend="extract both with one definition")
+            raise DynstatError(
+                "D105",
+                f"{name} was measured in two ways",
+                where=f"{name}, attribute {key}",
+                found=b,
+                expected=a,
+                mend="extract both with one definition",
+            )
     if first.dtype.kind != other.dtype.kind and not (is_text(first) and is_text(other)):
-        raise DynstatError("D105", f"{name} has two number types", where=name, found=other.dtype,
-                           expected=first.dtype)
+        raise DynstatError(
+            "D105", f"{name} has two number types", where=name, found=other.dtype, expected=first.dtype
+        )
 
 
 def _agree(name: str, old: np.ndarray, new: np.ndarray, both: np.ndarray, part: xr.Dataset) -> None:
@@ -233,9 +270,14 @@ def _agree(name: str, old: np.ndarray, new: np.ndarray, both: np.ndarray, part: 
     if differ.any():
         at = tuple(np.argwhere(differ)[0])
         label = ", ".join(f"{d} {part[d].values[i]!r}" for d, i in zip(DIMS, at, strict=False))
-        raise DynstatError("D105", f"two datasets hold different values of {name}", where=f"{name} at {label}",
-                           found=repr(new[at]), expected=repr(old[at]),
-                           mend="keep the one you trust; equal runs must have equal values")
+        raise DynstatError(
+            "D105",
+            f"two datasets hold different values of {name}",
+            where=f"{name} at {label}",
+            found=repr(new[at]),
+            expected=repr(old[at]),
+            mend="keep the one you trust; equal runs must have equal values",
+        )
 
 
 def _root(parts: Sequence[xr.Dataset]) -> dict[str, Any]:

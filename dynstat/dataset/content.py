@@ -22,8 +22,9 @@ def content_hash(ds: xr.Dataset) -> str:
     """Return the SHA-256 of a dataset's content in hexadecimal.
 
     Hashed are, by sorted name, every coordinate and data variable: dims, shape, number type, values (little
-    endian, one NaN for all) and the attributes that carry meaning (units, definition and its options, read-out,
-    flags); text as UTF-8 JSON. Root attributes other than the schema are left out, as is the coordinate `source`.
+    endian, one NaN for all) and the attributes that carry meaning (units, definition and its options,
+    read-out, flags); text as UTF-8 JSON. Root attributes other than the schema are left out, as is the
+    coordinate `source`.
 
     Parameters
     ----------

@@ -34,8 +34,8 @@ def open(
     Parameters
     ----------
     path : path
-        A file, or a folder whose ``*.nc`` files are read in the order of their names; names that begin with a dot
-        are being written, and left out.
+        A file, or a folder whose ``*.nc`` files are read in the order of their names; names that begin with a
+        dot are being written, and left out.
     engine : {"netcdf4", "h5netcdf"}, optional
     chunks : mapping or "auto", optional
         Open one file lazily with dask; the file then stays open. By default all values are in memory and the
@@ -48,8 +48,8 @@ def open(
     Raises
     ------
     DynstatError
-        F001 (missing), F003 (not readable), D101 (not a dynstat dataset), D102 (truncated or damaged), D105 (shards
-        that contradict each other).
+        F001 (missing), F003 (not readable), D101 (not a dynstat dataset), D102 (truncated or damaged), D105
+        (shards that contradict each other).
     """
     path = Path(path)
     if not path.exists():
@@ -58,11 +58,21 @@ def open(
         return _open_file(path, engine or "netcdf4", chunks)
     shards = sorted(p for p in path.glob("*.nc") if not p.name.startswith("."))
     if not shards:
-        raise DynstatError("F001", f"the folder {path.name} holds no .nc file", where=str(path.absolute()),
-                           mend="give the folder that `dynstat extract` wrote to")
+        raise DynstatError(
+            "F001",
+            f"the folder {path.name} holds no .nc file",
+            where=str(path.absolute()),
+            mend="give the folder that `dynstat extract` wrote to",
+        )
     if chunks is not None and len(shards) > 1:
-        raise DynstatError("S404", "only one file can be opened lazily", where=str(path), found=len(shards),
-                           expected="1", mend="combine the shards into one file first: dynstat data combine")
+        raise DynstatError(
+            "S404",
+            "only one file can be opened lazily",
+            where=str(path),
+            found=len(shards),
+            expected="1",
+            mend="combine the shards into one file first: dynstat data combine",
+        )
     return combine(_open_file(p, engine or "netcdf4", None) for p in shards)
 
 
@@ -74,9 +84,14 @@ def _open_file(path: Path, engine: Engine, chunks: Any) -> xr.Dataset:
         raise DynstatError("F003", f"{path.name} cannot be read: {e.strerror}", where=str(path)) from e
     if head != _SIGNATURE:
         cut = _SIGNATURE.startswith(head)
-        raise DynstatError("D102" if cut else "D101", f"{path.name} is not a NetCDF-4 file", where=str(path),
-                           found=repr(head) if head else "an empty file", expected=repr(_SIGNATURE))
-    # No variable of the schema is scaled, a time, or masked by a number: decoding could only turn ids to floats.
+        raise DynstatError(
+            "D102" if cut else "D101",
+            f"{path.name} is not a NetCDF-4 file",
+            where=str(path),
+            found=repr(head) if head else "an empty file",
+            expected=repr(_SIGNATURE),
+        )
+    # No variable of the schema is scaled, a time, or masked by a number: decoding could only spoil the ids.
     plain: dict[str, Any] = {"mask_and_scale": False, "decode_times": False, "decode_timedelta": False}
     try:
         ds = xr.open_dataset(path, engine=engine, cache=False, chunks=chunks, **plain)
@@ -84,12 +99,23 @@ def _open_file(path: Path, engine: Engine, chunks: Any) -> xr.Dataset:
             with ds as handle:
                 ds = handle.load()
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as e:
-        raise DynstatError("D102", f"{path.name} is truncated or damaged", where=str(path), found=str(e),
-                           expected="a whole NetCDF-4 file", mend="copy or extract it again") from e
+        raise DynstatError(
+            "D102",
+            f"{path.name} is truncated or damaged",
+            where=str(path),
+            found=str(e),
+            expected="a whole NetCDF-4 file",
+            mend="copy or extract it again",
+        ) from e
     if ds.attrs.get("dynstat_schema") != SCHEMA:
         ds.close()
-        raise DynstatError("D101", f"{path.name} is not a dynstat dataset", where=f"{path}, attribute dynstat_schema",
-                           found=ds.attrs.get("dynstat_schema", "none"), expected=SCHEMA)
+        raise DynstatError(
+            "D101",
+            f"{path.name} is not a dynstat dataset",
+            where=f"{path}, attribute dynstat_schema",
+            found=ds.attrs.get("dynstat_schema", "none"),
+            expected=SCHEMA,
+        )
     return _plain(ds)
 
 
@@ -98,18 +124,19 @@ def _plain(ds: xr.Dataset) -> xr.Dataset:
     for variable in ds.variables.values():
         variable.attrs.pop("_FillValue", None)
         variable.encoding = {}
-    for name in list(ds.variables):
-        if is_text(ds[name]) and ds[name].dtype != object:
-            ds[name] = ds[name].copy(data=ds[name].values.astype(object))
+        # In place: assigning to the dataset aligns all its variables again, for each of many shards.
+        if is_text(variable) and not isinstance(variable, xr.IndexVariable) and variable.dtype != object:
+            variable.data = variable.values.astype(object)
     ds.encoding = {}
-    return ds
+    wide = {d: ds[d].values.astype(object) for d in ds.indexes if ds[d].dtype.kind in "UT"}
+    return ds.assign_coords({d: ds[d].copy(data=v) for d, v in wide.items()}) if wide else ds
 
 
 def save(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write a dataset to a NetCDF-4 file, whole or not at all.
 
-    float32 with zlib (level 4), shuffle and fletcher32; chunks of one block of prompts by all tokens and layers;
-    text of variable length. The same dataset gives the same bytes.
+    float32 with zlib (level 4), shuffle and fletcher32; chunks of one block of prompts by all tokens and
+    layers; text of variable length. The same dataset gives the same bytes.
 
     Parameters
     ----------
@@ -124,18 +151,25 @@ def save(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     DynstatError
-        D101 (no dynstat dataset), D106 (a value that NetCDF would change), F002 (read-only or full disk; what was
-        there is untouched).
+        D101 (no dynstat dataset), D106 (a value that NetCDF would change), F002 (read-only or full disk; what
+        was there is untouched).
     """
     path = Path(path)
     if ds.attrs.get("dynstat_schema") != SCHEMA:
-        raise DynstatError("D101", "this is not a dynstat dataset", where="attribute dynstat_schema",
-                           found=ds.attrs.get("dynstat_schema", "none"), expected=SCHEMA,
-                           mend="make it with dynstat.from_frame, or keep its attributes (keep_attrs=True)")
+        raise DynstatError(
+            "D101",
+            "this is not a dynstat dataset",
+            where="attribute dynstat_schema",
+            found=ds.attrs.get("dynstat_schema", "none"),
+            expected=SCHEMA,
+            mend="make it with dynstat.from_frame, or keep its attributes (keep_attrs=True)",
+        )
     ready = _storable(ds)
     with atomic_path(path) as temporary:
         try:
-            ready.to_netcdf(temporary, mode="w", engine="netcdf4", format="NETCDF4", encoding=_encoding(ready))
+            ready.to_netcdf(
+                temporary, mode="w", engine="netcdf4", format="NETCDF4", encoding=_encoding(ready)
+            )
         except RuntimeError as e:
             # The NetCDF library reports a full disk so.
             raise OSError(None, str(e)) from e
@@ -143,26 +177,37 @@ def save(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 
 
 def _storable(ds: xr.Dataset) -> xr.Dataset:
-    coords, data = {}, {}
+    coords: dict[Any, Any] = {}
+    data: dict[Any, Any] = {}
     for name, variable in ds.variables.items():
         values: Any = variable.data
         if isinstance(ds.indexes.get(str(name)), pd.MultiIndex):
-            raise DynstatError("D106", f"{name} is a MultiIndex", where=str(name), expected="a plain coordinate",
-                               mend="call reset_index first")
+            raise DynstatError(
+                "D106",
+                f"{name} is a MultiIndex",
+                where=str(name),
+                expected="a plain coordinate",
+                mend="call reset_index first",
+            )
         if is_text(variable) or not isinstance(variable.dtype, np.dtype):
             values = text_array(variable.values, str(name))
         elif variable.dtype.kind == "b":
             values = variable.values.astype(np.int8)
         elif variable.dtype.kind not in "iuf":
-            raise DynstatError("D106", f"{name} has the type {variable.dtype}", where=str(name),
-                               found=variable.dtype, expected="a number or text")
+            raise DynstatError(
+                "D106",
+                f"{name} has the type {variable.dtype}",
+                where=str(name),
+                found=variable.dtype,
+                expected="a number or text",
+            )
         target = coords if name in ds.coords else data
         target[name] = (variable.dims, values, _attributes(variable.attrs, str(name)))
     return xr.Dataset(data, coords, _attributes(ds.attrs, "root"))
 
 
 def _attributes(attrs: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    """Return attributes as NetCDF can hold them: booleans as 0/1 bytes, nested values as JSON, None left out."""
+    """Return attributes as NetCDF holds them: booleans as 0/1 bytes, nested values as JSON, None left out."""
     out = {}
     for key, value in attrs.items():
         if value is None:

@@ -38,8 +38,8 @@ def read_prompts(path: str | os.PathLike[str], split: str | None = None) -> list
     Raises
     ------
     DynstatError
-        F001, F003 (file), Y002 (columns), Y003 (duplicate id, unknown split), X205 (empty text), D106 (control
-        characters). All faulty rows are listed in one pass.
+        F001, F003 (file), Y002 (columns), Y003 (duplicate id, unknown split), X205 (empty text), D106
+        (control characters). All faulty rows are listed in one pass.
     """
     path = Path(path)
     # The first character may be the mark that spreadsheet programs write.
@@ -50,7 +50,9 @@ def read_prompts(path: str | os.PathLike[str], split: str | None = None) -> list
         _check_columns(columns, path)
         lines = [(reader.line_num, row) for row in reader]
     except csv.Error as e:
-        raise DynstatError("F003", f"{path.name} is not valid CSV: {e}", where=f"{path}:{reader.line_num}") from e
+        raise DynstatError(
+            "F003", f"{path.name} is not valid CSV: {e}", where=f"{path}:{reader.line_num}"
+        ) from e
     seen: dict[str, int] = {}
     faults: list[tuple[str, str]] = []
     prompts = []
@@ -74,8 +76,11 @@ def read_prompts(path: str | os.PathLike[str], split: str | None = None) -> list
         prompts.append(_prompt(row))
     if faults:
         raise DynstatError(
-            faults[0][0], f"{path.name} has {len(faults)} faulty row{'s' * (len(faults) > 1)}", where=str(path),
-            mend="every prompt needs an id of its own, a text and a category", problems=[f for _, f in faults],
+            faults[0][0],
+            f"{path.name} has {len(faults)} faulty row{'s' * (len(faults) > 1)}",
+            where=str(path),
+            mend="every prompt needs an id of its own, a text and a category",
+            problems=[f for _, f in faults],
         )
     if not prompts:
         raise DynstatError("X205", f"{path.name} holds no prompt", where=str(path))
@@ -83,8 +88,13 @@ def read_prompts(path: str | os.PathLike[str], split: str | None = None) -> list
         return prompts
     kept = [p for p in prompts if p["split"] == split]
     if not kept:
-        raise DynstatError("Y003", f"no prompt of {path.name} has split {split!r}", where=str(path), found=split,
-                           expected=" | ".join(sorted({p["split"] for p in prompts})))
+        raise DynstatError(
+            "Y003",
+            f"no prompt of {path.name} has split {split!r}",
+            where=str(path),
+            found=split,
+            expected=" | ".join(sorted({p["split"] for p in prompts})),
+        )
     return kept
 
 
@@ -96,15 +106,28 @@ def prompts_sha256(path: str | os.PathLike[str]) -> str:
 def _check_columns(columns: list[str], path: Path) -> None:
     known = [*REQUIRED, *DEFAULTS]
     if missing := [c for c in REQUIRED if c not in columns]:
-        raise DynstatError("Y002", f"{path.name} lacks columns", where=f"{path}:1", found=", ".join(columns),
-                           expected=", ".join(missing))
+        raise DynstatError(
+            "Y002",
+            f"{path.name} lacks columns",
+            where=f"{path}:1",
+            found=", ".join(columns),
+            expected=", ".join(missing),
+        )
     if len(set(columns)) != len(columns):
-        raise DynstatError("Y002", f"{path.name} names a column twice", where=f"{path}:1", found=", ".join(columns))
+        raise DynstatError(
+            "Y002", f"{path.name} names a column twice", where=f"{path}:1", found=", ".join(columns)
+        )
     for c in columns:
         # Extra columns are welcome; one that looks like a misspelt column of the format is not.
         if c not in known and (near := get_close_matches(c, known, n=1, cutoff=0.8)):
-            raise DynstatError("Y002", f"{path.name} has the unknown column {c!r}", where=f"{path}:1", found=c,
-                               expected=", ".join(known), mend=f"did you mean {near[0]!r}?")
+            raise DynstatError(
+                "Y002",
+                f"{path.name} has the unknown column {c!r}",
+                where=f"{path}:1",
+                found=c,
+                expected=", ".join(known),
+                mend=f"did you mean {near[0]!r}?",
+            )
 
 
 def _prompt(row: dict[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Check text before NetCDF can change it silently: it cuts at NUL, stores None as "" and refuses categories."""
+"""Check text before NetCDF changes it silently: it cuts at NUL, stores None as "", refuses categories."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ def check_text(values: Iterable[Any], where: str) -> None:
     for i, value in enumerate(values):
         if not isinstance(value, str):
             raise DynstatError(
-                "D106", f"{where} holds a value that is not text", where=f"{where}[{i}]",
-                found=f"{value!r} ({type(value).__name__})", expected="str",
+                "D106",
+                f"{where} holds a value that is not text",
+                where=f"{where}[{i}]",
+                found=f"{value!r} ({type(value).__name__})",
+                expected="str",
                 mend="NetCDF would store None as an empty text; say what is meant",
             )
         if bad := _FORBIDDEN.search(value):
             raise DynstatError(
-                "D106", f"{where} holds a control character", where=f"{where}[{i}], character {bad.start()}",
+                "D106",
+                f"{where} holds a control character",
+                where=f"{where}[{i}], character {bad.start()}",
                 found=repr(value[max(0, bad.start() - 20) : bad.start() + 20]),
                 expected="text without control characters other than line feed and tab",
                 mend="escape it; NetCDF cuts text at NUL",
