@@ -1,0 +1,92 @@
+"""Text to token ids: the tokenizer that the panel names, the start token, and what is valid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dynstat.errors import DynstatError
+
+if TYPE_CHECKING:
+    from .panel import Panel
+    from .sources import Source
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One model's way from text to ids.
+
+    Attributes
+    ----------
+    tokenizer : PreTrainedTokenizerFast
+        Used without its own special tokens.
+    start : tuple of int
+        The start token's id, or nothing.
+    end_of_text : int
+        Id that ends a text, -1 where the tokenizer has none.
+    special : frozenset of int
+        Ids of special tokens.
+    valid : tuple of int
+        Every id with an entry, ascending.
+    """
+
+    tokenizer: Any
+    start: tuple[int, ...]
+    end_of_text: int
+    special: frozenset[int]
+    valid: tuple[int, ...]
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, start token first."""
+        return [*self.start, *self.tokenizer.encode(text, add_special_tokens=False)]
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids, exactly as the tokens spell it."""
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def load_tokenizer(source: Source) -> Any:
+    """Load the tokenizer of a model as its file says.
+
+    ``AutoTokenizer`` rebuilds the tokenizer of some architectures from their own recipe and gives other
+    ids; the class used here reads tokenizer.json and nothing else.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if source.tokenizer is not None:
+        return PreTrainedTokenizerFast.from_pretrained(str(source.tokenizer), local_files_only=True)
+    return AutoTokenizer.from_pretrained(
+        str(source.folder), gguf_file=source.weights[0].name, local_files_only=True, trust_remote_code=False
+    )
+
+
+def encoder(source: Source, panel: Panel) -> Encoder:
+    """Load a model's tokenizer and settle its start token.
+
+    Raises
+    ------
+    DynstatError
+        F003 (cannot be read), X203 (the start token is not one token of it).
+    """
+    where = f"model {source.spec.id!r}"
+    try:
+        tokenizer = load_tokenizer(source)
+    except DynstatError:
+        raise
+    except Exception as e:  # every library below has its own classes for a bad file
+        raise DynstatError("F003", f"the tokenizer cannot be read: {e}", where=where) from e
+    vocabulary = tokenizer.get_vocab()
+    start: tuple[int, ...] = ()
+    if panel.start_token != "none":
+        token = tokenizer.bos_token if panel.start_token == "bos" else panel.start_token
+        if token not in vocabulary:
+            raise DynstatError(
+                "X203", "the start token is not in the tokenizer", where=where, found=panel.start_token,
+                expected="a token of the tokenizer, bos where it has one, or none", mend="correct `start_token:`",
+            )
+        start = (vocabulary[token],)
+    end = tokenizer.eos_token_id
+    return Encoder(
+        tokenizer, start, -1 if end is None else int(end), frozenset(tokenizer.all_special_ids),
+        tuple(sorted(set(vocabulary.values()))),
+    )

@@ -1,0 +1,145 @@
+"""Load a model in float32, from safetensors or GGUF only, and refuse what would be guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dynstat.errors import DynstatError
+
+from .capture import blocks_of
+from .encoding import Encoder
+from .readout import ReadOut, trace
+from .sources import DTYPE, Source
+
+# One implementation for all, named in the data: others differ in rounding.
+ATTENTION = "eager"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be read.
+
+    Attributes
+    ----------
+    source : Source
+        Where it comes from.
+    encoder : Encoder
+        Its tokenizer.
+    lm, body : Module
+        The causal model, and the part of it without the head.
+    blocks : list of Module
+        Its layers, in order.
+    readout : ReadOut
+        From a state to logits, verified.
+    context : int or None
+        Most tokens it can read; None where it has no bound.
+    """
+
+    source: Source
+    encoder: Encoder
+    lm: Any
+    body: nn.Module
+    blocks: list[nn.Module]
+    readout: ReadOut
+    context: int | None
+
+    @property
+    def id(self) -> str:
+        """The panel's name of the model."""
+        return self.source.spec.id
+
+    def card(self) -> dict[str, Any]:
+        """Give the coordinates and provenance of the model."""
+        spec = self.source.spec
+        return {
+            **self.source.identity(),
+            "family": spec.family,
+            "architecture": str(self.lm.config.model_type),
+            "parameters": sum(p.numel() for p in self.lm.parameters()),
+            "vocabulary": len(self.encoder.valid),
+            "n_layers": len(self.blocks) + 1,
+            "attn_implementation": str(self.lm.config._attn_implementation),
+            "source": spec.location if spec.kind == "hub" else spec.kind,
+            "factors": dict(spec.factors),
+        }
+
+
+def load(source: Source, encoder: Encoder) -> Loaded:
+    """Load a model for reading.
+
+    Parameters
+    ----------
+    source : Source
+        Its files.
+    encoder : Encoder
+        Its tokenizer.
+
+    Returns
+    -------
+    Loaded
+        In float32 and evaluation mode; the read-out is verified against the model itself.
+
+    Raises
+    ------
+    DynstatError
+        F003 (cannot be read), X203 (ids outside the embedding), X207 (read-out differs), X208 (weights
+        missing).
+    """
+    lm = _from_files(source)
+    rows = lm.get_input_embeddings().weight.shape[0]
+    head = lm.get_output_embeddings().weight.shape[0]
+    largest = encoder.valid[-1]
+    if largest >= min(rows, head):
+        raise DynstatError(
+            "X203", f"the tokenizer does not fit model {source.spec.id!r}", where=str(source.tokenizer or ""),
+            found=f"ids up to {largest}", expected=f"below {min(rows, head)}, the rows of the embedding",
+            mend="name the tokenizer the model was trained with",
+        )
+    blocks = blocks_of(lm)
+    return Loaded(
+        source, encoder, lm, lm.base_model, blocks, trace(lm, blocks, source.spec.id), context_of(lm.config)
+    )
+
+
+def context_of(config: Any) -> int | None:
+    """Return the most tokens a model can read, or None where its config names no bound."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def _from_files(source: Source) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    kind: dict[str, Any] = (
+        {"gguf_file": source.weights[0].name} if source.is_gguf else {"use_safetensors": True}
+    )
+    try:
+        lm, info = AutoModelForCausalLM.from_pretrained(
+            str(source.folder), dtype=getattr(torch, DTYPE), attn_implementation=ATTENTION,
+            local_files_only=True, trust_remote_code=False, output_loading_info=True, **kind,
+        )  # fmt: skip
+    except ImportError as e:
+        raise DynstatError("X209", str(e).splitlines()[0], where=source.spec.id) from e
+    except Exception as e:  # a damaged file fails in many ways below
+        raise DynstatError(
+            "F003", f"model {source.spec.id!r} cannot be loaded: {str(e).splitlines()[0] if str(e) else type(e)}",
+            where=str(source.folder), mend="fetch its files again",
+        ) from e
+    missing = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
+    if missing:
+        raise DynstatError(
+            "X208", f"{len(missing)} weights of model {source.spec.id!r} are missing", where=str(source.folder),
+            found="no " + missing[0], expected="every weight in the files", problems=missing[1:],
+            mend="save the whole model, head included",
+        )
+    wrong = {str(p.dtype) for p in lm.parameters()} - {f"torch.{DTYPE}"}
+    if wrong:
+        raise DynstatError("F003", f"weights are {', '.join(wrong)}", where=source.spec.id, expected=DTYPE)
+    return lm.eval().requires_grad_(False)

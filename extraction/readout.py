@@ -1,0 +1,199 @@
+"""From a hidden state to logits: discovered by watching the model, then held against the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynstat.errors import DynstatError
+
+from .capture import states, with_state
+
+# Largest difference allowed, relative to the spread of the model's logits: rounding and no more.
+TOLERANCE = 1e-5
+_PROBE = 7
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """Turn states into logits as the model does after its last block.
+
+    Attributes
+    ----------
+    chain : tuple of Module
+        What the model calls after its last block: final norm, projections, head.
+    pre_head : float
+        Divisor of the state before the head (1 in nearly all models).
+    scale : float
+        Factor of the logits.
+    soft_cap : float or None
+        c in c·tanh(x / c), applied last.
+    skip_norm : bool
+        Leave the norms of the chain out: the variant ``no_norm``.
+    """
+
+    chain: tuple[nn.Module, ...]
+    pre_head: float = 1.0
+    scale: float = 1.0
+    soft_cap: float | None = None
+    skip_norm: bool = False
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """Return logits, shape (..., row of the head), of states of shape (..., width)."""
+        x = state
+        for i, module in enumerate(self.chain):
+            if self.skip_norm and is_norm(module):
+                continue
+            if i == len(self.chain) - 1 and self.pre_head != 1.0:
+                x = x / self.pre_head
+            x = module(x)
+        if self.scale != 1.0:
+            x = x * self.scale
+        if self.soft_cap is not None:
+            x = torch.tanh(x / self.soft_cap) * self.soft_cap
+        return x
+
+    def without_norm(self) -> ReadOut:
+        """Return the variant that leaves the final norm out."""
+        return ReadOut(self.chain, self.pre_head, self.scale, self.soft_cap, skip_norm=True)
+
+    def describe(self) -> str:
+        """Name the steps, for provenance."""
+        steps = [type(m).__name__ for m in self.chain if not (self.skip_norm and is_norm(m))]
+        steps += [f"/ {self.pre_head:g} before the head"] * (self.pre_head != 1.0)
+        steps += [f"x {self.scale:g}"] * (self.scale != 1.0)
+        steps += [f"soft cap {self.soft_cap:g}"] if self.soft_cap is not None else []
+        return " -> ".join(steps)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Say whether a module is a normalisation, by the name of its class."""
+    return "norm" in type(module).__name__.lower()
+
+
+def trace(lm: Any, blocks: list[nn.Module], where: str = "") -> ReadOut:
+    """Discover the read-out of a model and verify it.
+
+    The modules called after the last block are recorded during one forward pass; scalar steps come from
+    the config. The result must give the model's own logits from the last state, and at the input of the
+    first block and a middle layer what the model gives when its last block puts out that state instead.
+
+    Raises
+    ------
+    DynstatError
+        X207 where the read-out differs from the model.
+    """
+    rows = lm.get_input_embeddings().weight.shape[0]
+    ids = (torch.arange(_PROBE)[None] * 37 + 11) % rows
+    config = lm.config.get_text_config()
+    readout = ReadOut(
+        _called_after(lm, blocks[-1], ids),
+        pre_head=_pre_head(config),
+        scale=_scale(config),
+        soft_cap=getattr(config, "final_logit_softcapping", None),
+    )
+    captured = states(lm.base_model, blocks, ids)
+    for layer in sorted({0, len(blocks) // 2, len(blocks)}):
+        truth = oracle(lm, blocks, ids, captured[layer])
+        try:
+            with torch.inference_mode():
+                error = relative_error(readout(captured[layer]), truth)
+        except Exception as e:  # a chain that does not fit fails in any way
+            raise _differs(where, layer, f"{type(e).__name__}: {e}", readout) from e
+        if not error <= TOLERANCE:
+            raise _differs(where, layer, f"{error:.1e} of the spread of the logits", readout)
+    return readout
+
+
+def oracle(lm: Any, blocks: list[nn.Module], ids: Tensor, state: Tensor) -> Tensor:
+    """Return what the model says when its last block puts out `state`: the definition of the lens.
+
+    Parameters
+    ----------
+    lm : Module
+        Causal model.
+    blocks : list of Module
+        Its layers.
+    ids : Tensor, shape (row, token)
+        Any ids of the right shape.
+    state : Tensor, shape (row, token, width)
+        State to be read.
+
+    Returns
+    -------
+    Tensor, shape (row, token, row of the head)
+    """
+
+    def replace(_: nn.Module, __: Any, output: Any) -> Any:
+        return with_state(output, state)
+
+    handle = blocks[-1].register_forward_hook(replace)
+    try:
+        with torch.inference_mode():
+            return lm(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+
+
+def relative_error(found: Tensor, truth: Tensor) -> float:
+    """Return the largest difference of two arrays of logits over the spread of the true ones.
+
+    Values that are not finite must stand at the same places and are otherwise left out.
+    """
+    finite = truth.isfinite()
+    if found.shape != truth.shape or not torch.equal(finite, found.isfinite()):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    spread = float(truth[finite].max() - truth[finite].min())
+    return float((found - truth)[finite].abs().max()) / max(spread, torch.finfo(truth.dtype).tiny)
+
+
+def _differs(where: str, layer: int, found: str, readout: ReadOut) -> DynstatError:
+    return DynstatError(
+        "X207", f"the read-out of {where!r} differs from the model at layer {layer}", where=readout.describe(),
+        found=found, expected=f"at most {TOLERANCE:g}", mend="this architecture is not supported",
+    )
+
+
+def _called_after(lm: Any, last: nn.Module, ids: Tensor) -> tuple[nn.Module, ...]:
+    """List the outermost modules that one forward pass calls after `last` is done."""
+    chain: list[nn.Module] = []
+    now: dict[str, Any] = {"after": False, "inside": None}
+
+    def enter(module: nn.Module, _: Any) -> None:
+        if now["after"] and now["inside"] is None:
+            now["inside"] = module
+            chain.append(module)
+
+    def leave(module: nn.Module, _: Any, __: Any) -> None:
+        if module is last:
+            now["after"] = True
+        elif module is now["inside"]:
+            now["inside"] = None
+
+    handles = []
+    for module in lm.modules():
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        with torch.inference_mode():
+            lm(input_ids=ids, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    # Dropout is called too and does nothing in evaluation mode.
+    return tuple(m for m in chain if not isinstance(m, (nn.Dropout, nn.Identity)))
+
+
+def _pre_head(config: Any) -> float:
+    base = getattr(config, "dim_model_base", None)  # MiniCPM3
+    return config.hidden_size / base if base else 1.0
+
+
+def _scale(config: Any) -> float:
+    factor = getattr(config, "logit_scale", None)  # Cohere
+    divisor = getattr(config, "logits_scaling", None)  # Granite
+    return float(factor or 1.0) / float(divisor or 1.0)
