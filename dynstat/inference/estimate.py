@@ -180,4 +180,5 @@ def _forward(x: float, scale: str) -> float:
 def _inverse(x: float, scale: str) -> float:
     if scale == "logit":
         return float(special.expit(x))
-    return float(np.exp(x)) if scale == "log" else float(x)
+    with np.errstate(over="ignore"):
+        return float(np.exp(x)) if scale == "log" else float(x)

@@ -1,0 +1,97 @@
+"""The folder of a study: where it lies, what code it brings, and whether it may be written to."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+from ..errors import DynstatError
+from ..files import sha256_bytes, sha256_file
+
+
+def find_study(name: str | Path) -> Path:
+    """Return the folder of a study, from its name, its folder, its plan.yaml or one of its locks.
+
+    Raises
+    ------
+    DynstatError
+        F001 where there is none.
+    """
+    from .. import study_path
+
+    path = Path(name)
+    if path.is_file():
+        path = path.parent
+    if path.is_dir() and (path / "plan.yaml").exists():
+        return path
+    if len(path.parts) == 1 and not path.is_dir():
+        try:
+            found = study_path(str(name))
+        except DynstatError:
+            found = path
+        if (found / "plan.yaml").exists():
+            return found
+    raise DynstatError(
+        "F001",
+        f"{name} is not a study",
+        where=str(path),
+        expected="a study's name, or a folder with plan.yaml",
+        mend="`dynstat prereg new FOLDER` starts one",
+    )
+
+
+def is_installed(folder: Path) -> bool:
+    """Return whether the study lies in the installed package, where nothing may be written."""
+    import dynstat
+
+    return folder.resolve().parent == Path(dynstat.__file__).resolve().parent / "analyses"
+
+
+def code_hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every Python file of a study: analysis.py and what it points to."""
+    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(folder.rglob("*.py"))}
+
+
+def register_methods(folder: Path) -> None:
+    """Import a study's analysis.py, so that the methods it registers can be named.
+
+    The file may only register methods: it imports the registry and no more, which keeps checking light.
+
+    Raises
+    ------
+    DynstatError
+        P307 where the file raises.
+    """
+    from .. import study_path
+
+    file = folder / "analysis.py"
+    if not file.exists():
+        return
+    package = f"dynstat_study_{sha256_bytes(str(folder.resolve()).encode())[:12]}"
+    try:
+        if study_path(folder.name).resolve() == folder.resolve():
+            package = f"dynstat.analyses.{folder.name}"
+    except DynstatError:
+        pass
+    name = f"{package}.analysis"
+    if name in sys.modules:
+        return
+    try:
+        if package not in sys.modules and not package.startswith("dynstat.analyses."):
+            spec = importlib.util.spec_from_loader(package, None, is_package=True)
+            assert spec is not None
+            module = importlib.util.module_from_spec(spec)
+            module.__path__ = [str(folder)]
+            sys.modules[package] = module
+        importlib.import_module(name)
+    except DynstatError:
+        raise
+    except Exception as e:
+        raise DynstatError(
+            "P307",
+            f"analysis.py cannot be imported: {type(e).__name__}: {e}",
+            where=str(file),
+            mend="import only dynstat.registry at its top",
+        ) from e
