@@ -173,7 +173,7 @@ add(
 )
 add(
     "repetition_rate",
-    "episodes:repetition_rate",
+    "repetition:repetition_rate",
     summary="Share of generated n-grams already seen in the run.",
     origin="dynstat",
     reference="dynstat; a covariate of ratio_norm, since a frozen run has a high ratio",
@@ -196,7 +196,7 @@ add(
 )
 add(
     "commitment_time",
-    "episodes:commitment_time",
+    "commitment:commitment_time",
     summary="First point after which the leading token never changes.",
     origin="dynstat",
     reference="commitment is named in forum posts of 2026 (V23); its formula is not published",
@@ -248,7 +248,7 @@ add(
 )
 add(
     "state",
-    "regimes:state",
+    "states:state",
     summary="One of five states of a token and layer.",
     origin="dynstat",
     reference=f"names after {V20}; its threshold rule is not published",
@@ -276,8 +276,8 @@ add(
     origin="dynstat",
     reference=f"{PAPER2} names COLLAPSE and RIVALRY; thresholds and ends are not published",
     options={
-        "enter": Option(0.10, QUANTILE, "quantile of the pilot below which an episode begins"),
-        "leave": Option(0.25, QUANTILE, "quantile of the pilot above which it ends"),
+        "enter_quantile": Option(0.10, QUANTILE, "quantile of the pilot below which an episode begins"),
+        "leave_quantile": Option(0.25, QUANTILE, "quantile of the pilot above which it ends"),
     },
     long_name="COLLAPSE episode at the last layer",
     valid_min=-1.0,

@@ -197,10 +197,14 @@ def convert_angle(
     ``||v_t - v_{t-1}||^2 = a^2 + b^2 - 2 a b cos(theta)``.
     """
     theta = np.asarray(angle, dtype=np.float64)
-    if kind in ("rad", "deg", "over_pi", "one_minus_cos"):
-        if kind == "rad":
-            return theta
-        return np.degrees(theta) if kind == "deg" else theta / np.pi if kind == "over_pi" else 1 - np.cos(theta)
+    if kind == "rad":
+        return theta
+    if kind == "deg":
+        return np.degrees(theta)
+    if kind == "over_pi":
+        return theta / np.pi
+    if kind == "one_minus_cos":
+        return 1 - np.cos(theta)
     if kind not in CURVATURE_KINDS:
         raise _unknown("kind of curvature", kind, CURVATURE_KINDS)
     if step_length is None:
