@@ -22,6 +22,7 @@ from .schema import (
     LEVEL_DIMS,
     NOT_EXTRACTED,
     OK,
+    PADDING,
     SCHEMA,
     SEPARATOR,
     Variable,
@@ -99,7 +100,10 @@ def build(
         )
     coords = _coordinates(models, prompts, samples, n_tokens, n_layers)
     quality = _shaped("quality", values["quality"], LEVEL_DIMS["layer"], "int8", sizes)
-    gaps = {"layer": quality != OK, "token": token_quality(quality) != OK, "run": ~run_present(quality)}
+    of_token = token_quality(quality)
+    gaps = {"layer": quality != OK, "token": of_token != OK, "run": ~run_present(quality)}
+    # A token whose states are not finite was read all the same: its id and kind are known.
+    gaps["token id"] = np.isin(of_token, (PADDING, NOT_EXTRACTED))
     data = {}
     for name in [n for n in ALWAYS if n in values] + [n for n in values if n not in ALWAYS]:
         dims, dtype, attributes, fill = describe(
@@ -107,7 +111,8 @@ def build(
         )
         array = _shaped(name, values[name], dims, dtype, sizes)
         if name != "quality":
-            gap = gaps[_level(dims)]
+            level = _level(dims)
+            gap = gaps["token id" if level == "token" and array.dtype.kind == "i" else level]
             if gap.any():
                 array = np.where(gap, np.array(fill, array.dtype), array)
         data[name] = (dims, array, attributes)

@@ -196,7 +196,7 @@ def _mark_missing_layers(quality: np.ndarray, where: list[np.ndarray], points: n
     missing = np.setdiff1d(np.arange(quality.shape[-1]), where[-1])
     if missing.size:
         block = np.ix_(*where[:4], missing)
-        gap = (quality[block] == PADDING) & points.any(-1)[..., None]
+        gap = (quality[block] == PADDING) & np.asarray(points.any(-1))[..., None]
         quality[block] = np.where(gap, np.int8(NOT_EXTRACTED), quality[block])
 
 

@@ -128,8 +128,8 @@ def _plain(ds: xr.Dataset) -> xr.Dataset:
         if is_text(variable) and not isinstance(variable, xr.IndexVariable) and variable.dtype != object:
             variable.data = variable.values.astype(object)
     ds.encoding = {}
-    wide = {d: ds[d].values.astype(object) for d in ds.indexes if ds[d].dtype.kind in "UT"}
-    return ds.assign_coords({d: ds[d].copy(data=v) for d, v in wide.items()}) if wide else ds
+    wide = [v for v in ds.variables.values() if isinstance(v, xr.IndexVariable) and v.dtype.kind in "UT"]
+    return ds.assign_coords({v.dims[0]: (v.dims, v.values.astype(object), v.attrs) for v in wide})
 
 
 def save(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
