@@ -62,18 +62,20 @@ def _resource(folder: str, name: str) -> Path:
         if (found := root / name).exists():
             return found
     raise DynstatError(
-        "F001", f"{folder} holds no {name!r}", where=" or ".join(map(str, roots)),
+        "F001",
+        f"{folder} holds no {name!r}",
+        where=" or ".join(map(str, roots)),
         mend="check the name, or reinstall dynstat",
     )
 
 
 if TYPE_CHECKING:
-    from .dataset.combine import combine
-    from .dataset.content import content_hash
-    from .dataset.frames import cube, from_frame, to_frame
-    from .dataset.io import open, save
-    from .dataset.verify import verify
-    from .errors import DynstatError, DynstatWarning
-    from .inference.decision import Decision
-    from .inference.estimate import Estimate
-    from .mixed import decompose, lmer
+    from .dataset.combine import combine as combine
+    from .dataset.content import content_hash as content_hash
+    from .dataset.frames import cube as cube, from_frame as from_frame, to_frame as to_frame
+    from .dataset.io import open as open, save as save
+    from .dataset.verify import verify as verify
+    from .errors import DynstatError as DynstatError, DynstatWarning as DynstatWarning
+    from .inference.decision import Decision as Decision
+    from .inference.estimate import Estimate as Estimate
+    from .mixed import decompose as decompose, lmer as lmer

@@ -37,47 +37,102 @@ _C, _U, _I, _N, _R = (
 
 CODES: dict[str, Entry] = {
     # files and configuration
-    "F001": Entry("file not found", _R, "The path does not exist. Check the spelling and the working folder."),
-    "F002": Entry("cannot write", _R, "The target is read-only or the disk is full. Nothing was changed: files "
-                  "are written under a temporary name and renamed when whole."),
+    "F001": Entry(
+        "file not found", _R, "The path does not exist. Check the spelling and the working folder."
+    ),
+    "F002": Entry(
+        "cannot write",
+        _R,
+        "The target is read-only or the disk is full. Nothing was changed: files "
+        "are written under a temporary name and renamed when whole.",
+    ),
     "F003": Entry("cannot read", _R, "The file exists and cannot be read in the expected format."),
-    "Y001": Entry("YAML is not valid", _U, "The strict loader accepts YAML 1.2 core values without anchors, tags "
-                  "or duplicate keys, in NFC text."),
-    "Y002": Entry("unknown or missing key", _U, "Every key is checked, so that a misspelt one is never ignored."),
-    "Y003": Entry("value not allowed", _U, "The value has the wrong type or lies outside what the key accepts."),
+    "Y001": Entry(
+        "YAML is not valid",
+        _U,
+        "The strict loader accepts YAML 1.2 core values without anchors, tags "
+        "or duplicate keys, in NFC text.",
+    ),
+    "Y002": Entry(
+        "unknown or missing key", _U, "Every key is checked, so that a misspelt one is never ignored."
+    ),
+    "Y003": Entry(
+        "value not allowed", _U, "The value has the wrong type or lies outside what the key accepts."
+    ),
     # datasets
-    "D101": Entry("not a dynstat dataset", _R, "The file could be opened and lacks the attributes of the schema."),
-    "D102": Entry("dataset truncated or damaged", _R, "The file ends early or a checksum fails. Copy it again."),
+    "D101": Entry(
+        "not a dynstat dataset", _R, "The file could be opened and lacks the attributes of the schema."
+    ),
+    "D102": Entry(
+        "dataset truncated or damaged", _R, "The file ends early or a checksum fails. Copy it again."
+    ),
     "D103": Entry("variable missing", _C, "An analysis needs a variable that the dataset does not hold."),
-    "D104": Entry("dataset violates the schema", _C, "All violations are listed; docs/schema.md gives the rules."),
-    "D105": Entry("datasets cannot be combined", _C, "Shards disagree on a definition, a coordinate or a value."),
-    "D106": Entry("value cannot be stored", _U, "NetCDF would change it silently (NUL bytes, None, categories)."),
+    "D104": Entry(
+        "dataset violates the schema", _C, "All violations are listed; docs/schema.md gives the rules."
+    ),
+    "D105": Entry(
+        "datasets cannot be combined", _C, "Shards disagree on a definition, a coordinate or a value."
+    ),
+    "D106": Entry(
+        "value cannot be stored", _U, "NetCDF would change it silently (NUL bytes, None, categories)."
+    ),
     # extraction
-    "X201": Entry("model not found", _R, "Neither a folder, a GGUF file nor a cached or reachable hub repository."),
+    "X201": Entry(
+        "model not found", _R, "Neither a folder, a GGUF file nor a cached or reachable hub repository."
+    ),
     "X202": Entry("revision not found", _R, "The hub repository exists without that revision. Pin a commit."),
-    "X203": Entry("tokenizer does not fit the model", _C, "Ids of the tokenizer must lie inside the embedding."),
-    "X204": Entry("prompt longer than the context", _C, "Shorten it, lower the budget, or say `truncate: true`."),
+    "X203": Entry(
+        "tokenizer does not fit the model", _C, "Ids of the tokenizer must lie inside the embedding."
+    ),
+    "X204": Entry(
+        "prompt longer than the context", _C, "Shorten it, lower the budget, or say `truncate: true`."
+    ),
     "X205": Entry("empty prompt", _C, "A prompt must hold at least one token after encoding."),
-    "X206": Entry("logits not finite", _C, "The model computed NaN or infinity. `nonfinite: flag` stores and "
-                  "flags such points."),
-    "X207": Entry("read-out differs from the model", _C, "The lens at the last layer must equal the model's own "
-                  "logits. This architecture is not read correctly, so nothing is written."),
-    "X208": Entry("weights missing from the checkpoint", _C, "The loader would fill them with random numbers."),
+    "X206": Entry(
+        "logits not finite",
+        _C,
+        "The model computed NaN or infinity. `nonfinite: flag` stores and flags such points.",
+    ),
+    "X207": Entry(
+        "read-out differs from the model",
+        _C,
+        "The lens at the last layer must equal the model's own "
+        "logits. This architecture is not read correctly, so nothing is written.",
+    ),
+    "X208": Entry(
+        "weights missing from the checkpoint", _C, "The loader would fill them with random numbers."
+    ),
     "X209": Entry("extraction needs torch", _U, "Install with `pip install dynstat[extraction]`."),
     "X210": Entry("unsafe weights", _C, "Only safetensors and GGUF are loaded; pickled files can run code."),
-    "X211": Entry("confirmation prompts need a lock", _N, "Prompts of split `confirmation` are read only with "
-                  "`--lock`, so that plans are fixed before the data exist."),
+    "X211": Entry(
+        "confirmation prompts need a lock",
+        _N,
+        "Prompts of split `confirmation` are read only with "
+        "`--lock`, so that plans are fixed before the data exist.",
+    ),
     "X212": Entry("store belongs to another panel", _I, "The folder holds shards of a different panel."),
-    "X213": Entry("corpus differs from the registered one", _I, "The SHA-256 of a training text does not match."),
-    "X214": Entry("weights differ from the registered ones", _I, "The panel names the SHA-256 of a model's "
-                  "weights, and the file has another."),
+    "X213": Entry(
+        "corpus differs from the registered one", _I, "The SHA-256 of a training text does not match."
+    ),
+    "X214": Entry(
+        "weights differ from the registered ones",
+        _I,
+        "The panel names the SHA-256 of a model's weights, and the file has another.",
+    ),
     # preregistration
-    "P301": Entry("plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."),
+    "P301": Entry(
+        "plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."
+    ),
     "P302": Entry("lock was edited", _I, "The lock's hash does not match its content. Restore it from git."),
-    "P303": Entry("data differ from the data of this lock", _I, "A lock is bound to one content hash at its first "
-                  "run; other data are refused under it."),
+    "P303": Entry(
+        "data differ from the data of this lock",
+        _I,
+        "A lock is bound to one content hash at its first run; other data are refused under it.",
+    ),
     "P304": Entry("no lock fits the data", _N, "The study runs as exploratory: estimates, no decisions."),
-    "P305": Entry("lock exists already", _I, "A lock is never overwritten. Give the new one another panel name."),
+    "P305": Entry(
+        "lock exists already", _I, "A lock is never overwritten. Give the new one another panel name."
+    ),
     "P306": Entry("ledger was edited", _I, "The chain of hashes of ledger.jsonl is broken."),
     "P307": Entry("method not registered", _U, "A plan names methods as name@version from one registry."),
     "P308": Entry("method changed since the lock", _I, "analysis.py or the version of dynstat differs."),
@@ -89,7 +144,9 @@ CODES: dict[str, Entry] = {
     "S404": Entry("argument outside its range", _U, "See the docstring for the allowed values."),
     # reports
     "R501": Entry("report check failed", _C, "All problems are listed."),
-    "R502": Entry("results file not valid", _R, "results.json is the report's only source and must be whole."),
+    "R502": Entry(
+        "results file not valid", _R, "results.json is the report's only source and must be whole."
+    ),
     "R503": Entry("quarto not found", _R, "Install Quarto from quarto.org; the .qmd is complete without it."),
 }
 

@@ -91,7 +91,9 @@ def append_line(target: str | os.PathLike[str], line: str) -> None:
             f.flush()
             os.fsync(f.fileno())
     except OSError as e:
-        raise DynstatError("F002", f"cannot append to {Path(target).name}: {e.strerror}", where=str(target)) from e
+        raise DynstatError(
+            "F002", f"cannot append to {Path(target).name}: {e.strerror}", where=str(target)
+        ) from e
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -102,7 +104,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
     except FileNotFoundError:
         raise DynstatError("F001", f"{path.name} does not exist", where=str(path.absolute())) from None
     except (OSError, UnicodeDecodeError) as e:
-        raise DynstatError("F003", f"{path.name} cannot be read: {e}", where=str(path), expected="UTF-8") from e
+        raise DynstatError(
+            "F003", f"{path.name} cannot be read: {e}", where=str(path), expected="UTF-8"
+        ) from e
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -33,13 +33,19 @@ class Option:
         if self.allowed is not None:
             if value not in self.allowed:
                 raise DynstatError(
-                    "Y003", f"option {name!r} of {owner} does not accept {value!r}", where=owner, found=value,
+                    "Y003",
+                    f"option {name!r} of {owner} does not accept {value!r}",
+                    where=owner,
+                    found=value,
                     expected=" | ".join(map(str, self.allowed)),
                 )
         elif self.default is not None and not _same_type(value, self.default):
             raise DynstatError(
-                "Y003", f"option {name!r} of {owner} has the wrong type", where=owner,
-                found=f"{value!r} ({type(value).__name__})", expected=type(self.default).__name__,
+                "Y003",
+                f"option {name!r} of {owner} has the wrong type",
+                where=owner,
+                found=f"{value!r} ({type(value).__name__})",
+                expected=type(self.default).__name__,
             )
         return value
 
@@ -93,7 +99,9 @@ class Entry:
             if key not in self.options:
                 near = get_close_matches(key, self.options, n=1)
                 raise DynstatError(
-                    "Y002", f"{self.id} has no option {key!r}", where=self.id,
+                    "Y002",
+                    f"{self.id} has no option {key!r}",
+                    where=self.id,
                     expected=", ".join(self.options) or "no options",
                     mend=f"did you mean {near[0]!r}?" if near else "remove it",
                 )
@@ -175,7 +183,10 @@ class Registry(Generic[E_]):
         old = self._entries.get(entry.id)
         if old is not None and old != entry:
             raise DynstatError(
-                "P307", f"{self.kind} {entry.id} is registered twice", where=entry.path, found=old.path,
+                "P307",
+                f"{self.kind} {entry.id} is registered twice",
+                where=entry.path,
+                found=old.path,
                 mend="raise the version when a definition changes",
             )
         self._entries[entry.id] = entry
@@ -191,7 +202,10 @@ class Registry(Generic[E_]):
             return max(versions, key=lambda e: e.version)
         near = get_close_matches(name, [e.name for e in self] + list(self._entries), n=1)
         raise DynstatError(
-            self._unknown, f"no {self.kind} is called {name!r}", where=self.kind, found=name,
+            self._unknown,
+            f"no {self.kind} is called {name!r}",
+            where=self.kind,
+            found=name,
             expected=", ".join(sorted({e.name for e in self})),
             mend=f"did you mean {near[0]!r}?" if near else f"register the {self.kind} or correct the name",
         )

@@ -109,7 +109,11 @@ def _scalar(text: str) -> Any:
 
 
 def check_keys(
-    found: object, allowed: set[str], where: str, *, required: set[str] = frozenset()  # type: ignore[assignment]
+    found: object,
+    allowed: set[str],
+    where: str,
+    *,
+    required: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> dict[str, Any]:
     """Return `found` if it is a mapping with known keys only and all required ones.
 
@@ -128,7 +132,11 @@ def check_keys(
     problems += [f"missing key {key!r}" for key in sorted(required - set(found))]
     if problems:
         raise DynstatError(
-            "Y002", problems[0], where=where, expected=", ".join(sorted(allowed)), problems=problems[1:],
+            "Y002",
+            problems[0],
+            where=where,
+            expected=", ".join(sorted(allowed)),
+            problems=problems[1:],
             mend="correct or remove the key",
         )
     return found

@@ -11,10 +11,24 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_an_error_says_what_where_found_expected_and_mend():
-    e = DynstatError("D103", "no entropy", where="panel.nc", found="a, b", expected="entropy", mend="extract it",
-                     problems=["one", "two"])
-    assert str(e).splitlines() == ["D103 no entropy", "  where:     panel.nc", "  found:     a, b",
-                                   "  expected:  entropy", "  mend:      extract it", "  - one", "  - two"]
+    e = DynstatError(
+        "D103",
+        "no entropy",
+        where="panel.nc",
+        found="a, b",
+        expected="entropy",
+        mend="extract it",
+        problems=["one", "two"],
+    )
+    assert str(e).splitlines() == [
+        "D103 no entropy",
+        "  where:     panel.nc",
+        "  found:     a, b",
+        "  expected:  entropy",
+        "  mend:      extract it",
+        "  - one",
+        "  - two",
+    ]
     assert e.as_dict()["exit"] == int(ExitCode.CHECKS_FAILED)
 
 

@@ -81,18 +81,32 @@ def test_hash_of_file_is_hash_of_bytes(tmp_path):
 # Examples of RFC 8785, appendix B, as pairs of a number and its canonical spelling.
 @pytest.mark.parametrize(
     "number,text",
-    [(0.0, "0"), (-0.0, "0"), (1e21, "1e+21"), (1e16, "10000000000000000"), (1e-5, "0.00001"), (1e-7, "1e-7"),
-     (4.5, "4.5"), (0.002, "0.002"), (9007199254740991, "9007199254740991")],
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (1e21, "1e+21"),
+        (1e16, "10000000000000000"),
+        (1e-5, "0.00001"),
+        (1e-7, "1e-7"),
+        (4.5, "4.5"),
+        (0.002, "0.002"),
+        (9007199254740991, "9007199254740991"),
+    ],
 )
 def test_canonical_numbers(number, text):
     assert canonical_json(number).decode() == text
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-1e15, 1e15)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(-1e15, 1e15)
     | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 

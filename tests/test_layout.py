@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("dynstat", "extraction", "analyses", "reports")
+HEAVY = {"numpy", "scipy", "pandas", "xarray", "torch", "statsmodels", "matplotlib"}
 SOURCES = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")]
 
 
@@ -49,13 +50,15 @@ def test_setup_cfg_names_every_package():
     assert named == found
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["prereg", "--help"], ["data", "--help"], ["explain", "D102"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["prereg", "--help"], ["data", "--help"], ["explain", "D102"]]
+)
 def test_the_command_line_starts_without_numpy(arguments):
     code = (
         "import sys; from dynstat.cli import main\n"
-        "try:\n    main(%r)\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
-        "heavy = {'numpy', 'scipy', 'pandas', 'xarray', 'torch', 'statsmodels', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy" % arguments
+        f"try:\n    main({arguments!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

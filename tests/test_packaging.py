@@ -45,8 +45,13 @@ def wheel(tmp_path_factory):
 
 def test_everything_under_data_analyses_and_reports_is_in_the_wheel(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
-    files = subprocess.run(["git", "ls-files", "-z", "data", "analyses", "reports", "extraction", "dynstat"],
-                           cwd=ROOT, capture_output=True, text=True, check=True)
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "data", "analyses", "reports", "extraction", "dynstat"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for name in filter(None, files.stdout.split("\0")):
         assert (name if name.startswith("dynstat/") else f"dynstat/{name}") in inside, name
     top = {n.split("/")[0] for n in inside}
@@ -58,8 +63,13 @@ def test_the_installed_wheel_opens_a_prompt_a_plan_and_a_model(wheel, tmp_path):
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
     done = subprocess.run(install, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    run = subprocess.run([sys.executable, "-c", PROBE], cwd=tmp_path, capture_output=True, text=True,
-                         env={"PYTHONPATH": str(target), "PATH": "/usr/bin:/bin"})
+    run = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(target), "PATH": "/usr/bin:/bin"},
+    )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     for key in ("home", "data", "extraction"):

@@ -12,9 +12,29 @@ from dynstat.strictyaml import check_keys, load_yaml, parse_yaml
 
 @pytest.mark.parametrize(
     "text,value",
-    [("1e-3", 1e-3), ("5e2", 500.0), ("no", "no"), ("yes", "yes"), ("on", "on"), ("12:30", "12:30"), ("010", 10),
-     ("0o10", 8), ("0x1F", 31), ("true", True), ("~", None), ("", None), ("'1'", "1"), ('"no"', "no"), ("-.5", -0.5),
-     ("1_000", "1_000"), ("2026-11-20", "2026-11-20"), ("+12", 12), ("<<", "<<"), ("=", "="), (".inf", float("inf"))],
+    [
+        ("1e-3", 1e-3),
+        ("5e2", 500.0),
+        ("no", "no"),
+        ("yes", "yes"),
+        ("on", "on"),
+        ("12:30", "12:30"),
+        ("010", 10),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ("'1'", "1"),
+        ('"no"', "no"),
+        ("-.5", -0.5),
+        ("1_000", "1_000"),
+        ("2026-11-20", "2026-11-20"),
+        ("+12", 12),
+        ("<<", "<<"),
+        ("=", "="),
+        (".inf", float("inf")),
+    ],
 )
 def test_scalars_follow_yaml_1_2(text, value):
     found = parse_yaml(f"a: {text}")["a"]
@@ -23,8 +43,16 @@ def test_scalars_follow_yaml_1_2(text, value):
 
 @pytest.mark.parametrize(
     "text,line",
-    [("a: 1\nb: 2\na: 3", ":3:1"), ("a: &x 1\nb: 2", ":1:4"), ("a: 1\nb: *x", ":2:4"), ("a: !!int 1", ":1:4"),
-     ("a: [1, 2", ":1:"), ("1: a", ":1:1"), ("a: b: c", ":1:"), ("a:\n  x: 1\n  x: 2", ":3:3")],
+    [
+        ("a: 1\nb: 2\na: 3", ":3:1"),
+        ("a: &x 1\nb: 2", ":1:4"),
+        ("a: 1\nb: *x", ":2:4"),
+        ("a: !!int 1", ":1:4"),
+        ("a: [1, 2", ":1:"),
+        ("1: a", ":1:1"),
+        ("a: b: c", ":1:"),
+        ("a:\n  x: 1\n  x: 2", ":3:3"),
+    ],
 )
 def test_structure_errors_name_file_line_and_column(text, line, tmp_path):
     path = tmp_path / "p.yaml"
@@ -54,9 +82,13 @@ def test_unknown_and_missing_keys_are_all_named_with_the_nearest():
     assert "did you mean 'models'" in text and "'zzz'" in text and "missing key 'budget'" in text
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True).filter(lambda k: k not in {"null", "true", "false"}),
-                       st.integers() | st.text(st.characters(categories=["L", "N"]), max_size=8) | st.booleans(),
-                       max_size=6))
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,8}", fullmatch=True).filter(lambda k: k not in {"null", "true", "false"}),
+        st.integers() | st.text(st.characters(categories=["L", "N"]), max_size=8) | st.booleans(),
+        max_size=6,
+    )
+)
 def test_json_is_read_as_json(value):
     import unicodedata
 

@@ -13,5 +13,7 @@ def explain(code: str = typer.Argument(..., help="An error code such as D102, or
     wanted = sorted(CODES) if code == "all" else [code.upper()]
     if wanted[0] not in CODES:
         raise DynstatError("S404", f"no error code is called {code!r}", expected=", ".join(sorted(CODES)))
-    rows = {c: {"title": CODES[c].title, "exit": int(CODES[c].exit), "text": CODES[c].explanation} for c in wanted}
+    rows = {
+        c: {"title": CODES[c].title, "exit": int(CODES[c].exit), "text": CODES[c].explanation} for c in wanted
+    }
     emit(rows, "\n".join(f"{c}  {r['title']} (exit {r['exit']})\n    {r['text']}" for c, r in rows.items()))

@@ -41,7 +41,11 @@ class TPivot:
 
     def limit(self, alpha: float, side: Side) -> float:
         """Return the one-sided limit at level 1 − alpha."""
-        q = float(special.stdtrit(self.df, 1 - alpha)) if np.isfinite(self.df) else float(special.ndtri(1 - alpha))
+        q = (
+            float(special.stdtrit(self.df, 1 - alpha))
+            if np.isfinite(self.df)
+            else float(special.ndtri(1 - alpha))
+        )
         x = self.center + (q if side == "upper" else -q) * self.se
         return float(np.clip(_inverse(x, self.scale), *self.bounds))
 
@@ -144,8 +148,13 @@ class Estimate:
             raise DynstatError("S404", "level must lie between 0 and 1", found=level)
         a = (1 - level) / 2
         return cls(
-            key=key, value=float(value), low=pivot.limit(a, "lower"), high=pivot.limit(a, "upper"), level=level,
-            pivot=pivot, **rest,
+            key=key,
+            value=float(value),
+            low=pivot.limit(a, "lower"),
+            high=pivot.limit(a, "upper"),
+            level=level,
+            pivot=pivot,
+            **rest,
         )
 
     def limit(self, alpha: float, side: Side) -> float:
@@ -154,15 +163,22 @@ class Estimate:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON (without the pivot's draws)."""
-        out = {k: getattr(self, k) for k in (
-            "key", "value", "low", "high", "level", "method", "interval", "unit", "target", "seed")}
-        return out | {"n": dict(self.n), "diagnostics": dict(self.diagnostics),
-                      "null": dict(self.null) if self.null else None}
+        out = {
+            k: getattr(self, k)
+            for k in ("key", "value", "low", "high", "level", "method", "interval", "unit", "target", "seed")
+        }
+        return out | {
+            "n": dict(self.n),
+            "diagnostics": dict(self.diagnostics),
+            "null": dict(self.null) if self.null else None,
+        }
 
     def __str__(self) -> str:
         n = ", ".join(f"{v} {k}" for k, v in self.n.items())
-        return (f"{self.key} = {self.value:.4g} [{self.low:.4g}, {self.high:.4g}] "
-                f"({100 * self.level:g} % {self.interval}; unit: {self.unit}; n: {n}; {self.method})")
+        return (
+            f"{self.key} = {self.value:.4g} [{self.low:.4g}, {self.high:.4g}] "
+            f"({100 * self.level:g} % {self.interval}; unit: {self.unit}; n: {n}; {self.method})"
+        )
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -49,7 +49,9 @@ class Resampler:
             _, s = np.unique(np.asarray(strata), return_inverse=True)
             stratum[codes] = s
             if not np.array_equal(stratum[codes], s):
-                raise DynstatError("S404", "a unit lies in more than one stratum", expected="units within strata")
+                raise DynstatError(
+                    "S404", "a unit lies in more than one stratum", expected="units within strata"
+                )
         return cls(codes.astype(np.intp), tuple(labels.tolist()), stratum)
 
     @property
@@ -84,7 +86,10 @@ class Resampler:
         sizes = {m.size for m in strata}
         if len(sizes) != 1:
             raise DynstatError(
-                "S403", "strata hold unequal numbers of units", found=sorted(sizes), expected="one size",
+                "S403",
+                "strata hold unequal numbers of units",
+                found=sorted(sizes),
+                expected="one size",
                 mend="drop units to the smallest stratum, or jackknife without strata",
             )
         return [np.array([m[g] for m in strata], dtype=np.intp) for g in range(sizes.pop())]
@@ -104,6 +109,6 @@ class Resampler:
 
 
 def monte_carlo_p(observed: float, null: ArrayLike) -> float:
-    """Return the Monte-Carlo p of a large `observed` under draws of the null: (1 + #{null >= obs}) / (1 + B)."""
+    """Return the Monte-Carlo p of a large `observed`: (1 + number of null draws >= it) / (1 + draws)."""
     draws = np.asarray(null, dtype=np.float64)
     return float((1 + np.sum(draws >= observed)) / (1 + draws.size))

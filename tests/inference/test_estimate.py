@@ -28,8 +28,13 @@ def test_normal_limits_are_scipys():
     assert pivot.p_below(1.0) == pytest.approx(stats.norm.cdf(-0.5), rel=1e-12)
 
 
-@given(center=st.floats(-3, 3), se=st.floats(0.05, 0.5), df=st.floats(5, 200), alpha=st.floats(0.001, 0.4),
-       scale=st.sampled_from(["identity", "logit", "log"]))
+@given(
+    center=st.floats(-3, 3),
+    se=st.floats(0.05, 0.5),
+    df=st.floats(5, 200),
+    alpha=st.floats(0.001, 0.4),
+    scale=st.sampled_from(["identity", "logit", "log"]),
+)
 def test_the_p_value_at_a_limit_is_its_level(center, se, df, alpha, scale):
     pivot = TPivot(center=center, se=se, df=df, scale=scale)
     assert pivot.p_above(pivot.limit(alpha, "lower")) == pytest.approx(alpha, abs=1e-6)
