@@ -1,5 +1,3 @@
-"""The metadata stands in setup.cfg."""
-
 from setuptools import setup
 
 setup()

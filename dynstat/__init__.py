@@ -72,10 +72,15 @@ def _resource(folder: str, name: str) -> Path:
 if TYPE_CHECKING:
     from .dataset.combine import combine as combine
     from .dataset.content import content_hash as content_hash
-    from .dataset.frames import cube as cube, from_frame as from_frame, to_frame as to_frame
-    from .dataset.io import open as open, save as save
+    from .dataset.frames import cube as cube
+    from .dataset.frames import from_frame as from_frame
+    from .dataset.frames import to_frame as to_frame
+    from .dataset.io import open as open
+    from .dataset.io import save as save
     from .dataset.verify import verify as verify
-    from .errors import DynstatError as DynstatError, DynstatWarning as DynstatWarning
+    from .errors import DynstatError as DynstatError
+    from .errors import DynstatWarning as DynstatWarning
     from .inference.decision import Decision as Decision
     from .inference.estimate import Estimate as Estimate
-    from .mixed import decompose as decompose, lmer as lmer
+    from .mixed import decompose as decompose
+    from .mixed import lmer as lmer
