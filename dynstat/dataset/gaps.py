@@ -23,8 +23,8 @@ def undefined_marks(variable: xr.DataArray) -> tuple[str, ...]:
 class Gaps:
     """The gaps of one dataset.
 
-    A definition that looks back K tokens (``first_tokens:K``) or to the layer above (``last_layer``) also lacks
-    a value where one of those points is not ok.
+    A definition that looks back K tokens (``first_tokens:K``) or to the layer above (``last_layer``) also
+    lacks a value where one of those points is not ok.
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
