@@ -25,6 +25,7 @@ from .schema import (
     PADDING,
     SCHEMA,
     SEPARATOR,
+    TRUNCATED,
     Variable,
     base_name,
 )
@@ -103,7 +104,7 @@ def build(
     of_token = token_quality(quality)
     gaps = {"layer": quality != OK, "token": of_token != OK, "run": ~run_present(quality)}
     # A token whose states are not finite was read all the same: its id and kind are known.
-    gaps["token id"] = np.isin(of_token, (PADDING, NOT_EXTRACTED))
+    gaps["token id"] = np.isin(of_token, (PADDING, NOT_EXTRACTED, TRUNCATED))
     data = {}
     for name in [n for n in ALWAYS if n in values] + [n for n in values if n not in ALWAYS]:
         dims, dtype, attributes, fill = describe(

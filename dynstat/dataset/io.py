@@ -56,7 +56,7 @@ def open(
         raise DynstatError("F001", f"{path.name} does not exist", where=str(path.absolute()))
     if not path.is_dir():
         return _open_file(path, engine or "netcdf4", chunks)
-    shards = sorted(p for p in path.glob("*.nc") if not p.name.startswith("."))
+    shards = _shards(path)
     if not shards:
         raise DynstatError(
             "F001",
@@ -74,6 +74,16 @@ def open(
             mend="combine the shards into one file first: dynstat data combine",
         )
     return combine(_open_file(p, engine or "netcdf4", None) for p in shards)
+
+
+def shard_names(folder: str | os.PathLike[str]) -> str:
+    """Return the names of the shards in a folder as a JSON list, for an attribute that tells what was read."""
+    return json.dumps([p.name for p in _shards(Path(folder))])
+
+
+def _shards(folder: Path) -> list[Path]:
+    # Names that begin with a dot are being written.
+    return sorted(p for p in folder.glob("*.nc") if not p.name.startswith("."))
 
 
 def _open_file(path: Path, engine: Engine, chunks: Any) -> xr.Dataset:

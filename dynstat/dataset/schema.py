@@ -17,7 +17,7 @@ KINDS = ("panel", "dose", "states", "pairs", "measurements")
 QUALITY = ("ok", "padding", "nonfinite", "truncated", "not_extracted", "no_such_layer")
 OK, PADDING, NONFINITE, TRUNCATED, NOT_EXTRACTED, NO_SUCH_LAYER = range(6)
 PHASE = ("prompt", "generated")
-STOP_REASONS = ("budget", "context", "forced")
+STOP_REASONS = ("budget", "context", "forced", "end_of_text")
 SEPARATOR = " | "  # between the entries of `answers` and `distractors`, as in the prompt files
 
 _REFERENCE = f"dynstat data schema {SCHEMA}"
@@ -187,7 +187,7 @@ ALWAYS = _table(
     Variable("text", RUN, "str", "generated text", ""),
     Variable("n_prompt", RUN, "int32", "number of tokens of the prompt", 0, "token", 0, _I32),
     Variable("n_generated", RUN, "int32", "number of generated tokens", 0, "token", 0, _I32),
-    Variable("stop_reason", RUN, "str", "what ended the run: budget, context or forced", ""),
+    Variable("stop_reason", RUN, "str", "what ended the run: budget, context, forced or end_of_text", ""),
     Variable(
         "first_end_of_text",
         RUN,

@@ -28,6 +28,7 @@ from .schema import (
     ROOT_ATTRS,
     SCHEMA,
     STOP_REASONS,
+    TRUNCATED,
     VARIABLE_ATTRS,
     Variable,
 )
@@ -291,7 +292,7 @@ def _values(ds: xr.Dataset) -> Iterator[Problem]:
 def _runs(ds: xr.Dataset) -> Iterator[Problem]:
     quality = ds["quality"].values
     of_token = token_quality(quality)
-    read = ~np.isin(of_token, (PADDING, NOT_EXTRACTED))
+    read = ~np.isin(of_token, (PADDING, NOT_EXTRACTED, TRUNCATED))
     present = run_present(quality)
     measured = ds.attrs.get("dynstat_kind") != "panel"
     vocabulary = ds["vocabulary"].values if "vocabulary" in ds.coords else None
@@ -321,7 +322,7 @@ def _runs(ds: xr.Dataset) -> Iterator[Problem]:
     if not all(n in ds and ds[n].dims == DIMS[:3] for n in ("n_prompt", "n_generated")):
         return
     n_prompt, n_generated = ds["n_prompt"].values, ds["n_generated"].values
-    tokens = (of_token != PADDING).sum(-1)
+    tokens = (~np.isin(of_token, (PADDING, TRUNCATED))).sum(-1)
     # A frame of measurements may leave tokens out at the end.
     differ = n_prompt + n_generated < tokens if measured else n_prompt + n_generated != tokens
     if (bad := present & differ).any():
@@ -329,7 +330,7 @@ def _runs(ds: xr.Dataset) -> Iterator[Problem]:
             "count",
             _label(ds, "n_prompt + n_generated", bad, DIMS[:3]),
             _first(n_prompt + n_generated, bad),
-            f"{_first(tokens, bad)} tokens that are not padding",
+            f"{_first(tokens, bad)} tokens that were read",
         )
     if (bad := ~present & ((n_prompt != 0) | (n_generated != 0))).any():
         yield Problem(
