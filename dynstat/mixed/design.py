@@ -69,6 +69,8 @@ class Design:
         In lme4's order: by number of levels, largest first, where they differ.
     index : pandas.Index
         Labels of the rows used.
+    positions : ndarray of int, shape (n,)
+        Their places in the frame given.
     dropped_columns : tuple of str
         Fixed columns left out because others determine them.
     dropped_rows : int
@@ -81,6 +83,7 @@ class Design:
     x_names: tuple[str, ...]
     terms: tuple[Term, ...]
     index: pd.Index
+    positions: NDArray[np.intp]
     dropped_columns: tuple[str, ...] = ()
     dropped_rows: int = 0
 
@@ -88,6 +91,28 @@ class Design:
     def n(self) -> int:
         """Number of rows."""
         return int(self.y.size)
+
+    def subset(self, rows: NDArray[np.intp]) -> Design:
+        """Return the design of some rows, empty levels dropped.
+
+        Raises
+        ------
+        DynstatError
+            S402 where a term can no longer be estimated.
+        """
+        terms = []
+        for term in self.terms:
+            present, codes = np.unique(term.codes[rows], return_inverse=True)
+            terms.append(Term(
+                term.name, term.label, term.columns, codes.astype(np.intp),
+                tuple(term.levels[i] for i in present), None if term.values is None else term.values[rows],
+            ))
+        _check_terms(terms, rows.size, self.formula.text)
+        x, names, gone = _full_rank(self.x[rows], self.x_names)
+        return Design(
+            self.formula, self.y[rows], x, names, tuple(terms), self.index[rows], self.positions[rows],
+            (*self.dropped_columns, *gone), self.dropped_rows,
+        )
 
 
 def build_design(formula: MixedFormula, data: pd.DataFrame) -> Design:
@@ -135,7 +160,7 @@ def build_design(formula: MixedFormula, data: pd.DataFrame) -> Design:
         )
     terms = [_term(t, rows, formula.text) for t in formula.random]
     _check_terms(terms, y.size, formula.text)
-    return Design(formula, y, x, names, _lme4_order(terms), rows.index, gone, dropped)
+    return Design(formula, y, x, names, _lme4_order(terms), rows.index, np.flatnonzero(keep), gone, dropped)
 
 
 def _used_columns(formula: MixedFormula, data: pd.DataFrame) -> list[str]:

@@ -1,0 +1,319 @@
+"""Variance decomposition: the share of every term and the residual, for this panel and for a population."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import DynstatError, DynstatWarning
+from ..inference.estimate import DrawsPivot, Estimate
+from ..inference.resample import Resampler, Rng, as_generator
+from .design import Design, build_design
+from .fit import lmer
+from .formula import parse_formula
+from .jackknife import jackknife_plain, jackknife_share
+from .population import Kind, chance_draws, population_draws
+from .result import LmerResult
+from .shares import Shares, variance_components
+
+Array = NDArray[np.float64]
+_FEW_LEVELS = 5
+_KINDS = ("auto", "generalised", "bootstrap", "none")
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Shares of variance. Made by :func:`dynstat.decompose`; frozen.
+
+    Attributes
+    ----------
+    fit : LmerResult
+        The REML fit behind the shares.
+    terms : tuple of str
+        In the order of the formula, ``residual`` last.
+    shares : Series
+        REML components over their sum: they add up to one.
+    components : Series
+        REML variance components.
+    free_components : Series
+        The same allowed below zero (the solution of the expected mean squares in balanced data).
+    chance : DataFrame
+        Per term the mean and 95 % quantile of the share of an outcome that is noise alone, and the
+        Monte-Carlo p of the share under it.
+    notes : tuple of str
+        What to keep in mind: boundary, few levels.
+    """
+
+    formula: str
+    fit: LmerResult
+    terms: tuple[str, ...]
+    shares: pd.Series
+    components: pd.Series
+    free_components: pd.Series
+    chance: pd.DataFrame
+    balanced: bool
+    notes: tuple[str, ...]
+    _estimates: Mapping[str, Estimate]
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Return ``share.<term>`` (this panel), ``population.share.<term>``, ``eta2.<term>``, ``omega2.<term>``."""
+        return dict(self._estimates)
+
+    def tidy(self) -> pd.DataFrame:
+        """Return a row a term.
+
+        Columns: term, levels, component, estimate (the share), conf.low, conf.high, interval (this panel),
+        population.low, population.high, chance, eta2, omega2.
+        """
+        rows = []
+        levels = {t.label: len(t.levels) for t in self.fit.design.terms}
+        none = Estimate("", np.nan, np.nan, np.nan, 0.95, "", "", "", {})
+        for term in self.terms:
+            share = self._estimates[f"share.{term}"]
+            wide = self._estimates.get(f"population.share.{term}", none)
+            rows.append({
+                "term": term, "levels": levels.get(term, self.fit.nobs), "component": self.components[term],
+                "estimate": share.value, "conf.low": share.low, "conf.high": share.high,
+                "interval": share.interval, "population.low": wide.low, "population.high": wide.high,
+                "chance": self.chance.loc[term, "mean"],
+                "eta2": self._estimates[f"eta2.{term}"].value,
+                "omega2": self._estimates.get(f"omega2.{term}", none).value,
+            })
+        return pd.DataFrame(rows)
+
+    def glance(self) -> pd.DataFrame:
+        """Return one row: the fit's, with `balanced` and `singular`."""
+        return self.fit.glance().assign(balanced=self.balanced, singular=self.fit.singular)
+
+    def __str__(self) -> str:
+        table = self.tidy().drop(columns="interval")
+        level = next(iter(self._estimates.values())).level
+        lines = [
+            f"Variance decomposition ({100 * level:g} % intervals)", f"Formula: {self.formula}", "",
+            table.to_string(index=False, float_format=lambda v: f"{v:.3f}", na_rep=""),
+        ]
+        return "\n".join(lines + ([""] + [f"note: {n}" for n in self.notes] if self.notes else []))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def decompose(
+    formula: str,
+    data: pd.DataFrame,
+    *,
+    unit: str = "prompt",
+    strata: str | None = "category",
+    level: float = 0.95,
+    population: Kind = "auto",
+    replicates: int = 2000,
+    rng: Rng = 0,
+    method: str = "variance.shares@1",
+) -> Decomposition:
+    """Decompose the variance of an outcome over the terms of a mixed model.
+
+    Two targets stand side by side and are never mixed. *This panel*: what the estimator tends to as units
+    grow, the other factors held; delete-group jackknife over `unit`, one of every stratum left out at a
+    time. *A population*: all factors drawn anew; see :func:`dynstat.mixed.population.population_draws`.
+
+    Parameters
+    ----------
+    formula : str
+        Intercept terms only, e.g. ``y ~ 1 + (1|model) + (1|category/prompt) + (1|model:category) +
+        (1|model:prompt)``. Variance that fixed terms explain is outside the shares.
+    data : DataFrame
+        A row a run.
+    unit, strata : str
+        Columns of the exchangeable unit and of the strata it is drawn in (None: no strata). Strata must hold
+        equal numbers of units.
+    level : float
+        Of all intervals.
+    population : {"auto", "generalised", "bootstrap", "none"}
+        How the population's interval is made.
+    replicates : int
+        Draws for it and for the chance level.
+    rng : Generator or int
+        Recorded where it is a seed.
+    method : str
+        Id written into the estimates.
+
+    Raises
+    ------
+    DynstatError
+        S401 formula; S402 a term is confounded, with the residual for example (one sample a cell); S403
+        fewer than three groups of units, or unequal strata; S404 slopes, unknown columns.
+
+    Warns
+    -----
+    DynstatWarning
+        Singular fit; a factor with fewer than five levels.
+    """
+    if population not in _KINDS:
+        raise DynstatError("S404", "unknown kind of population interval", found=population, expected=" | ".join(_KINDS))
+    if replicates < 100:
+        raise DynstatError("S404", "too few replicates", found=replicates, expected="at least 100")
+    if not 0 < level < 1:
+        raise DynstatError("S404", "level must lie between 0 and 1", found=level)
+    generator, seed = as_generator(rng)
+    parsed = parse_formula(formula)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DynstatWarning)
+        design = build_design(parsed, data)
+    if slope := next((t for t in design.terms if not t.intercept_only), None):
+        raise DynstatError(
+            "S404", "shares are defined for intercept terms", where=formula, found=f"slopes on {slope.name}",
+            expected="(1 | group)", mend="a slope's variance depends on where x is zero; leave it out",
+        )
+    labels = _outer_first([t.label for t in parsed.random])
+    order = [[t.label for t in design.terms].index(name) for name in labels] + [len(labels)]
+    resampler = _resampler(design, data, unit, strata)
+    fit = lmer(formula, data)
+    notes = _notes(design, fit)
+    full = variance_components(design)
+    left = _left_out(design, resampler, full)
+
+    n = {"rows": design.n, **{t.label: len(t.levels) for t in design.terms}, "units": resampler.n_units,
+         "groups": len(left)}
+    chance = chance_draws(design, full, replicates, generator)
+    wide = population_draws(design, full, population, replicates, generator) if population != "none" else None
+    common: dict[str, Any] = {"level": level, "method": method, "n": n}
+    names = [*labels, "residual"]
+    table = pd.DataFrame({
+        "mean": chance.mean(axis=0)[order], "q95": np.quantile(chance, 0.95, axis=0)[order],
+        "p": ((1 + np.sum(chance >= full.share, axis=0)) / (1 + chance.shape[0]))[order],
+    }, index=names)
+    out: dict[str, Estimate] = {}
+    for name, j in zip(names, order, strict=True):
+        made = jackknife_share(
+            full.share[j], np.array([s.share[j] for s in left]),
+            full.free_share[j], np.array([s.free_share[j] for s in left]),
+        )
+        how = "logit scale" if made.scale == "logit" else "raw scale, components allowed below zero, cut to [0, 1]"
+        out[f"share.{name}"] = Estimate.from_pivot(
+            f"share.{name}", made.value, made.pivot, interval=f"delete-group jackknife, t({len(left) - 1}), {how}",
+            unit=unit, target="panel", seed=seed, diagnostics={
+                "scale": made.scale, "share_reml": float(full.share[j]), "share_unbounded": float(full.free_share[j]),
+                "component": float(full.reml[j]), "singular": fit.singular, "converged": fit.record.converged,
+                "balanced": full.strata is not None, "chance_mean": float(table.loc[name, "mean"]),
+                "chance_q95": float(table.loc[name, "q95"]), "chance_p": float(table.loc[name, "p"]),
+                "notes": list(notes),
+            }, **common,
+        )
+    if wide is not None:
+        for name, j in zip(names, order, strict=True):
+            out[f"population.share.{name}"] = Estimate.from_pivot(
+                f"population.share.{name}", full.share[j], DrawsPivot(tuple(wide.draws[:, j].tolist())),
+                interval=wide.interval, unit="all factors", target="population", seed=seed,
+                diagnostics={"replicates": wide.draws.shape[0], "notes": list(notes)}, **common,
+            )
+    out |= _anova_estimates(full, left, names, order, unit, seed, common)
+    series = {k: pd.Series(v[order], names, name=k) for k, v in
+              {"share": full.share, "component": full.reml, "unbounded": full.free}.items()}
+    return Decomposition(
+        formula, fit, tuple(names), series["share"], series["component"], series["unbounded"], table,
+        full.strata is not None, notes, out,
+    )
+
+
+def _outer_first(labels: list[str]) -> list[str]:
+    """Return the terms in the order of the formula, a before a:b."""
+    out: list[str] = []
+    for label in labels:
+        at = next((i for i, other in enumerate(out) if other.startswith(label + ":")), len(out))
+        out.insert(at, label)
+    return out
+
+
+def _resampler(design: Design, data: pd.DataFrame, unit: str, strata: str | None) -> Resampler:
+    for column in (unit, strata):
+        if column is not None and column not in data.columns:
+            raise DynstatError(
+                "S404", f"the data hold no column {column!r}", where="unit or strata", found=column,
+                expected=", ".join(map(str, data.columns)), mend="name the columns by unit= and strata=",
+            )
+    rows = data.iloc[design.positions]
+    units = rows[unit].astype(str)
+    if strata is None:
+        resampler = Resampler.of(units.to_numpy())
+    else:
+        # A unit is what its stratum and its name say together, so that names may repeat between strata.
+        joint = rows[strata].astype(str) + "\x1f" + units
+        resampler = Resampler.of(joint.to_numpy(), rows[strata].astype(str).to_numpy())
+    groups = resampler.n_units if strata is None else len(resampler.jackknife_groups())
+    if groups < 3:
+        raise DynstatError(
+            "S403", "too few units for a jackknife", where=f"{unit} in {strata or 'no strata'}",
+            found=f"{groups} a stratum", expected="at least 3", mend="take more units",
+        )
+    return resampler
+
+
+def _left_out(design: Design, resampler: Resampler, full: Shares) -> list[Shares]:
+    stratified = np.unique(resampler.stratum_of).size > 1
+    groups = resampler.jackknife_groups() if stratified else [np.array([u]) for u in range(resampler.n_units)]
+    start = np.maximum(np.sqrt(full.reml[:-1] / full.reml[-1]), 0.05)
+    out = []
+    for group in groups:
+        try:
+            part = design.subset(resampler.without(group))
+        except DynstatError as error:
+            raise DynstatError(
+                "S403", "the model cannot be fitted without some of the units", where=design.formula.text,
+                found=error.what, expected="a model that each group of units can be missing from",
+                mend="take more units",
+            ) from error
+        out.append(variance_components(part, start=start, with_anova=False))
+    return out
+
+
+def _anova_estimates(
+    full: Shares, left: list[Shares], names: list[str], order: list[int], unit: str, seed: int | None,
+    common: Mapping[str, Any],
+) -> dict[str, Estimate]:
+    anova = full.anova
+    assert anova is not None  # asked for above
+    out: dict[str, Estimate] = {}
+    rest = {"unit": unit, "target": "panel", "seed": seed, **common}
+    pieces = [s.anova for s in left if s.anova is not None]
+    for name, j in zip(names, order, strict=True):
+        for key, value, among in (
+            ("eta2", anova.eta2[j], [a.eta2[j] for a in pieces]),
+            ("omega2", anova.omega2[j] if name != "residual" else None,
+             [a.omega2[j] for a in pieces] if name != "residual" else []),
+        ):
+            if value is None:
+                continue
+            diagnostics: dict[str, Any] = {"df": float(anova.df[j]), "ss": float(anova.ss[j]), "type": "II"}
+            if key == "eta2":
+                diagnostics["chance"] = float(anova.chance[j])
+            if len(among) == len(left):
+                out[f"{key}.{name}"] = Estimate.from_pivot(
+                    f"{key}.{name}", float(value), jackknife_plain(float(value), np.array(among)),
+                    interval=f"delete-group jackknife, t({len(left) - 1}), raw scale", diagnostics=diagnostics, **rest,
+                )
+            else:
+                out[f"{key}.{name}"] = Estimate(
+                    f"{key}.{name}", float(value), np.nan, np.nan, interval="none (unbalanced data)",
+                    diagnostics=diagnostics, **rest,
+                )
+    return out
+
+
+def _notes(design: Design, fit: LmerResult) -> tuple[str, ...]:
+    notes = []
+    few = [f"{t.label} ({len(t.levels)})" for t in design.terms if len(t.levels) < _FEW_LEVELS]
+    if few:
+        notes.append(f"fewer than {_FEW_LEVELS} levels: {', '.join(few)}; their components are known poorly")
+        warnings.warn(notes[-1], DynstatWarning, stacklevel=3)
+    if fit.singular:
+        notes.append(f"singular fit: {', '.join(fit.boundary_terms)} at the boundary")
+    return tuple(notes)

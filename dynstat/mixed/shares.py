@@ -1,0 +1,79 @@
+"""Variance shares of one design: REML, unbounded, and the analysis of variance, by the shorter way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .anova import Anova, from_strata, type_two
+from .balanced import Strata, anova_components, find_strata, reml_components
+from .components import minque
+from .crossproducts import cross_products
+from .design import Design
+from .fit import optimise
+from .pls import PenalisedLeastSquares
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Components of every term and the residual (last), in the order of the design's terms.
+
+    Attributes
+    ----------
+    reml : ndarray, shape (k + 1,)
+        REML components, zero or above.
+    free : ndarray, shape (k + 1,)
+        Components allowed below zero.
+    anova : Anova or None
+        Sums of squares; None where they were not asked for.
+    strata : Strata or None
+        Of a balanced design.
+    ss : ndarray or None
+        Sums of squares of the strata.
+    """
+
+    reml: Array
+    free: Array
+    anova: Anova | None
+    strata: Strata | None = None
+    ss: Array | None = None
+
+    @property
+    def share(self) -> Array:
+        """REML components over their sum."""
+        return self.reml / self.reml.sum()
+
+    @property
+    def free_share(self) -> Array:
+        """Unbounded components over their sum, some of them below zero or above one."""
+        return self.free / self.free.sum()
+
+
+def variance_components(design: Design, *, start: Array | None = None, with_anova: bool = True) -> Shares:
+    """Estimate the components of a design with intercept terms.
+
+    Balanced designs go by their strata, others by penalised least squares; both minimise the same REML
+    criterion. `start` is a theta to begin from, `with_anova` asks for sums of squares where they cost
+    something.
+    """
+    strata = find_strata(design)
+    if strata is not None:
+        ss = strata.sums_of_squares(design.y)
+        reml = reml_components(ss, strata.df, strata.design)[0]
+        free = anova_components(ss, strata.df, strata.design)[0]
+        return Shares(reml, free, from_strata(strata, ss), strata, ss)
+    cross = cross_products(design)
+    pls = PenalisedLeastSquares(cross, design.terms)
+    theta, _ = optimise(pls, start)
+    reml = reml_from_theta(pls, theta)
+    return Shares(reml, minque(design, reml, cross), type_two(design) if with_anova else None)
+
+
+def reml_from_theta(pls: PenalisedLeastSquares, theta: Array) -> Array:
+    """Return the components of a fit with intercept terms, the residual last."""
+    sigma2 = pls.solve(theta).sigma2
+    return sigma2 * np.append(theta**2, 1.0)
