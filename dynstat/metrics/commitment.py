@@ -101,7 +101,7 @@ def first_above(
     place = np.arange(p.shape[-1])
     reached = valid & (np.where(valid, p, 0.0) >= tau)
     last = np.where(valid, place, -1).max(axis=-1, initial=-1)
-    return _scaled(np.argmax(reached, axis=-1), last, reached.any(axis=-1), relative)
+    return _scaled(np.argmax(reached, axis=-1), last, np.asarray(reached.any(axis=-1)), relative)
 
 
 def _scaled(time: NDArray, last: NDArray, known: NDArray, relative: bool) -> Floats:

@@ -195,8 +195,7 @@ def _summarise(
         column = flat[np.isfinite(flat[:, i]), i]
         if column.size > 1 and np.isfinite(value):
             mean[i], sd[i], p[i] = column.mean(), column.std(ddof=1), monte_carlo_p(float(value), column)
-    shape = observed.shape
-    mean, sd, p = mean.reshape(shape), sd.reshape(shape), p.reshape(shape)
     with np.errstate(invalid="ignore", divide="ignore"):
-        z = np.where(sd > 0, (observed - mean) / sd, np.nan)
-    return RatioNull(kind, scale, observed, draws, mean, sd, z, p, reason, seed)
+        z = np.where(sd > 0, (observed.ravel() - mean) / sd, np.nan)
+    shaped = [a.reshape(observed.shape) for a in (mean, sd, z, p)]
+    return RatioNull(kind, scale, observed, draws, *shaped, reason, seed)

@@ -69,7 +69,8 @@ class Thresholds:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Thresholds:
         """Read what :meth:`as_dict` wrote."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     def of(self, name: str, models: Sequence[str] | None, ndim: int) -> Floats:
         """Return one threshold shaped to broadcast over arrays whose first axis is the model.

@@ -1,0 +1,203 @@
+"""The definitions over the dims of a dataset: run-level metrics as a plan names them, and all wrappers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ..errors import DynstatError
+from ..registry import METRICS, parse_metric
+from . import commitment as _commitment
+from . import regimes as _regimes
+from . import runs as _runs
+from .labelled_ct import chosen_tokens, ct, ct_series, ct_units
+from .labelled_operator import gd_ratio, kappa
+from .labelled_states import collapse, learn_state_thresholds, rivalry, state_shares, states
+from .labels import label
+from .options import SERIES
+from .repetition import repetition_rate
+from .selection import DIMS, RUN, at_layer, layer_positions, need, token_mask
+
+__all__ = [
+    "collapse",
+    "companions",
+    "ct",
+    "gd_ratio",
+    "kappa",
+    "learn_state_thresholds",
+    "regimes",
+    "rivalry",
+    "run_metric",
+    "state_shares",
+    "states",
+]
+
+
+def run_metric(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.DataArray:
+    """Compute a run-level metric as a plan names it.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+    spec : mapping
+        ``metric: name@version`` and options, for example ``{"metric": "ratio_norm@1", "layer": "last",
+        "phase": "generated", "alignment": "causal", "scale": "log"}``; the rest take their defaults. By
+        default special tokens, and values that use the first token of the sequence, are left out.
+        ``tokens: N`` takes the first N values of every run and gives runs with fewer no value.
+
+    Returns
+    -------
+    xarray.DataArray, dims (model, prompt, sample)
+        NaN where a run has no value; codes (-1 for none) for `regime`. All options stand in its attributes.
+
+    Raises
+    ------
+    DynstatError
+        Y002 and Y003 for a spec the registry does not accept, Y003 for a metric that has no value a run,
+        D103 where the dataset lacks a variable, S404 for a choice that does not fit.
+    """
+    entry, options = parse_metric(spec)
+    own = {k: v for k, v in options.items() if k not in SERIES}
+    values: NDArray[Any]
+    units = entry.units
+    if "alignment" in options and entry.level == "run":
+        series, mask = ct_series(ds, options)
+        if entry.name in ("late_ct", "flux", "debt"):
+            units = ct_units(options)
+        if entry.name == "flux" and own["aggregate"] == "per_byte":
+            own["n_bytes"] = _bytes(ds, options)
+        if entry.name == "ratio_norm_z":
+            own["rng"] = own.pop("seed")
+        if entry.name == "regime":
+            values = _regimes.regime(METRICS.get("ratio_norm").resolve()(series, mask), **own)
+        else:
+            values = entry.resolve()(series, mask, **own)
+    elif entry.name == "gd_ratio":
+        values = gd_ratio(ds, by="run", **options).values
+    elif entry.name == "run_mean":
+        need(ds, options["of"])
+        source = ds[options["of"]]
+        positions = layer_positions(ds, options["layer"]) if "layer" in source.dims else None
+        chosen = source.transpose(*DIMS[:4]) if positions is None else at_layer(source, positions)
+        mask = chosen_tokens(ds, options, positions, np.isfinite(chosen.values))
+        values = entry.resolve()(chosen.values, mask)
+        units = source.attrs.get("units", units)
+    elif entry.name == "repetition_rate":
+        need(ds, "token_id", "phase")
+        generated = token_mask(ds, special="keep", first="keep")
+        values = repetition_rate(ds["token_id"].transpose(*DIMS[:4]).values, generated, **own)
+    elif entry.name == "commitment_time":
+        values = _commitment_times(ds, options)
+        along_depth = options["order"] == "layer"
+        units = "1" if options["relative"] or along_depth else "token"
+    else:
+        raise DynstatError(
+            "Y003",
+            f"{entry.id} has no value a run",
+            where="metric",
+            found=f"level {entry.level}",
+            expected=", ".join(m.name for m in METRICS if m.level == "run"),
+            mend=f"use {{metric: run_mean@1, of: {entry.name}}}",
+        )
+    return label(ds, values, RUN, entry, options, units=units)
+
+
+def companions(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.Dataset:
+    """Compute what must stand beside a ratio_norm: n, mean, maximum, quantiles and spread of its ct.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+    spec : mapping
+        As for :func:`run_metric`, of a metric made from ct.
+
+    Returns
+    -------
+    xarray.Dataset, dims (model, prompt, sample)
+
+    Raises
+    ------
+    DynstatError
+        As :func:`run_metric`.
+    """
+    entry, options = parse_metric(spec)
+    if "alignment" not in options or entry.level != "run":
+        raise DynstatError("Y003", f"{entry.id} is not made from the ct of a run", where="metric")
+    series, mask = ct_series(ds, options)
+    coords = {c: ds[c] for c in ds.coords if set(ds[c].dims) <= set(RUN)}
+    return xr.Dataset({k: (RUN, v) for k, v in _runs.companions(series, mask).items()}, coords=coords)
+
+
+def regimes(
+    ds: xr.Dataset, mode: str = "published", *, cuts: list[float] | None = None, **selection: Any
+) -> xr.DataArray:
+    """Classify every run into a regime of ratio_norm.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+    mode, cuts
+        See :func:`dynstat.metrics.regimes.regime`.
+    **selection
+        Further options of the metric `regime`: layer, phase, alignment, tokens, normalisation...
+
+    Returns
+    -------
+    xarray.DataArray of int8, dims (model, prompt, sample)
+        Attribute flag_meanings names the codes.
+
+    Raises
+    ------
+    DynstatError
+        As :func:`run_metric`.
+    """
+    return run_metric(ds, {"metric": "regime@1", "mode": mode, "cuts": cuts, **selection})
+
+
+def _commitment_times(ds: xr.Dataset, options: Mapping[str, Any]) -> NDArray[Any]:
+    along_depth, stable = options["order"] == "layer", options["kind"] == "stable"
+    name = "top1_id" if stable else "top1_probability"
+    need(ds, name)
+    positions = None if along_depth else layer_positions(ds, options["layer"])
+    source = ds[name].transpose(*DIMS) if positions is None else at_layer(ds[name], positions)
+    has_value = source.values >= 0
+    tokens = chosen_tokens(
+        ds, options, positions, np.asarray(has_value.any(axis=-1)) if along_depth else has_value
+    )
+    if not along_depth:
+        # Places count from the first token used, so that prompts of different length compare.
+        rank = np.cumsum(tokens, axis=-1) - 1
+        order = np.argsort(~tokens, axis=-1, kind="stable")
+        packed = np.take_along_axis(source.values, order, axis=-1)
+        mask = np.arange(tokens.shape[-1]) <= rank[..., -1:]
+        return _times(packed, mask, options)
+    ok = ds["quality"].transpose(*DIMS).values == 0
+    times = _times(source.values, ok, options)
+    if not options["relative"]:
+        # Positions on the dim become layer numbers where not all layers were stored.
+        stored = ds["layer"].values.astype(np.float64)
+        times = np.where(np.isnan(times), np.nan, stored[np.nan_to_num(times).astype(np.intp)])
+    return METRICS.get("run_mean").resolve()(times, tokens)
+
+
+def _times(values: NDArray[Any], mask: NDArray[np.bool_], options: Mapping[str, Any]) -> NDArray[Any]:
+    if options["kind"] == "stable":
+        return _commitment.commitment_time(values, mask, relative=options["relative"])
+    return _commitment.first_above(values, mask, tau=options["tau"], relative=options["relative"])
+
+
+def _bytes(ds: xr.Dataset, options: Mapping[str, Any]) -> NDArray[Any]:
+    need(ds, "text")
+    if options["phase"] != "generated" or options["tokens"] != "all":
+        raise DynstatError(
+            "S404",
+            "bytes are known for the whole generated text only",
+            found=f"phase {options['phase']}, tokens {options['tokens']}",
+            expected="phase generated, tokens all",
+        )
+    text = ds["text"].transpose(*RUN).values
+    return np.array([len(str(t).encode()) for t in text.ravel()], dtype=np.float64).reshape(text.shape)
