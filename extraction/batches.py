@@ -60,8 +60,8 @@ class Batch:
         settings = panel.settings()
         return canonical_hash({
             "method": [METHOD, SCHEMA],
-            "model": {**identity, "family": spec.family, "factors": dict(spec.factors)},
-            "prompts": [dict(p) for p in self.prompts],
+            "model": dict(identity) | {"family": spec.family, "factors": dict(spec.factors)},
+            "prompts": list(self.prompts),
             "ids": [list(i) for i in self.ids],
             "samples": [s.as_dict() for s in self.samples],
             "settings": {k: v for k, v in settings.items() if k not in ("samples", "batch_tokens")},
@@ -102,15 +102,23 @@ def plan_batches(
     empty = [p["id"] for p, ids in encoded if len(ids) == len(encoder.start)]
     if empty:
         raise DynstatError(
-            "X205", f"prompt {empty[0]!r} is empty", where=where, found="no token", expected="at least one",
-            mend="give it text or remove it", problems=[f"prompt {i!r} is empty" for i in empty[1:]],
+            "X205",
+            f"prompt {empty[0]!r} is empty",
+            where=where,
+            found="no token",
+            expected="at least one",
+            mend="give it text or remove it",
+            problems=[f"prompt {i!r} is empty" for i in empty[1:]],
         )
     if context is not None and not panel.truncate:
         long = [(p["id"], len(ids)) for p, ids in encoded if len(ids) + panel.budget > context]
         if long:
             raise DynstatError(
-                "X204", f"prompt {long[0][0]!r} and the budget are longer than the context", where=where,
-                found=f"{long[0][1]} tokens and a budget of {panel.budget}", expected=f"together at most {context}",
+                "X204",
+                f"prompt {long[0][0]!r} and the budget are longer than the context",
+                where=where,
+                found=f"{long[0][1]} tokens and a budget of {panel.budget}",
+                expected=f"together at most {context}",
                 mend="shorten it, lower the budget, or say `truncate: true`",
                 problems=[f"prompt {i!r}: {n} tokens" for i, n in long[1:]],
             )

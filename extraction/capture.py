@@ -25,8 +25,11 @@ def blocks_of(lm: Any) -> list[nn.Module]:
         if isinstance(module, nn.ModuleList) and len(module) == n:
             return list(module)
     raise DynstatError(
-        "X207", "the layers of the model were not found", where=type(lm).__name__,
-        expected=f"a list of {n} modules", mend="this architecture is not supported",
+        "X207",
+        "the layers of the model were not found",
+        where=type(lm).__name__,
+        expected=f"a list of {n} modules",
+        mend="this architecture is not supported",
     )
 
 

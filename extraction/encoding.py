@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynstat.errors import DynstatError
@@ -51,12 +53,21 @@ def load_tokenizer(source: Source) -> Any:
     ``AutoTokenizer`` rebuilds the tokenizer of some architectures from their own recipe and gives other
     ids; the class used here reads tokenizer.json and nothing else.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     if source.tokenizer is not None:
         return PreTrainedTokenizerFast.from_pretrained(str(source.tokenizer), local_files_only=True)
+    file = source.weights[0]
+    return _from_gguf(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _from_gguf(file: Path, _changed: int) -> Any:
+    # Reading it out of the file takes seconds, and both the hash and the plan need it.
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(
-        str(source.folder), gguf_file=source.weights[0].name, local_files_only=True, trust_remote_code=False
+        str(file.parent), gguf_file=file.name, local_files_only=True, trust_remote_code=False
     )
 
 
@@ -81,12 +92,19 @@ def encoder(source: Source, panel: Panel) -> Encoder:
         token = tokenizer.bos_token if panel.start_token == "bos" else panel.start_token
         if token not in vocabulary:
             raise DynstatError(
-                "X203", "the start token is not in the tokenizer", where=where, found=panel.start_token,
-                expected="a token of the tokenizer, bos where it has one, or none", mend="correct `start_token:`",
+                "X203",
+                "the start token is not in the tokenizer",
+                where=where,
+                found=panel.start_token,
+                expected="a token of the tokenizer, bos where it has one, or none",
+                mend="correct `start_token:`",
             )
         start = (vocabulary[token],)
     end = tokenizer.eos_token_id
     return Encoder(
-        tokenizer, start, -1 if end is None else int(end), frozenset(tokenizer.all_special_ids),
+        tokenizer,
+        start,
+        -1 if end is None else int(end),
+        frozenset(tokenizer.all_special_ids),
         tuple(sorted(set(vocabulary.values()))),
     )

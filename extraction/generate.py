@@ -84,8 +84,10 @@ def generate(
     the draw, in the order of ids.
     """
     rows = ids.repeat_interleave(len(samples), 0)
-    uniform = np.stack([draws(model.id, p, s, steps) for p in prompts for s in samples]) if steps else None
-    temperature = torch.tensor([s.temperature for _ in prompts for s in samples], dtype=torch.float64)[:, None]
+    uniform = np.stack([draws(model.id, p, s, steps) for p in prompts for s in samples])
+    temperature = torch.tensor([s.temperature for _ in prompts for s in samples], dtype=torch.float64)[
+        :, None
+    ]
     greedy = temperature[:, 0] == 0
     valid = torch.tensor(model.encoder.valid)
     out = [rows]
@@ -97,13 +99,15 @@ def generate(
             logits = reply.logits[:, -1, valid].double()
             if not torch.isfinite(logits).all():
                 if nonfinite == "error":
-                    bad = int((~torch.isfinite(logits).all(-1)).nonzero()[0])
+                    prompt, sample = divmod(int((~torch.isfinite(logits).all(-1)).nonzero()[0]), len(samples))
                     raise DynstatError(
-                        "X206", f"model {model.id!r} computed logits that are not finite",
-                        where=f"prompt {prompts[bad // len(samples)]!r}, sample {samples[bad % len(samples)].id!r}, "
+                        "X206",
+                        f"model {model.id!r} computed logits that are not finite",
+                        where=f"prompt {prompts[prompt]!r}, sample {samples[sample].id!r}, "
                         f"token {rows.shape[1] + step - 1}",
-                        expected="finite logits", mend="`nonfinite: flag` stores and flags such points",
-                    )  # fmt: skip
+                        expected="finite logits",
+                        mend="`nonfinite: flag` stores and flags such points",
+                    )
                 logits = torch.where(torch.isfinite(logits), logits, -torch.inf)
                 logits[~torch.isfinite(logits).any(-1)] = 0.0
             if suppress_end and model.encoder.end_of_text >= 0:

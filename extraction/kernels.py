@@ -7,7 +7,6 @@ several metrics need is done once a block of tokens, by :class:`Reading`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -111,24 +110,21 @@ def dispersion(reading: Reading, threshold: float) -> Tensor:
     return (reading.p > threshold).sum(-1).double()
 
 
-def synchronisation(reading: Reading, following: Reading, k: int, kind: str) -> Tensor:
+def synchronisation(reading: Reading, following: Reading, **_: object) -> Tensor:
     """Return 1 - JSD / ln 2 of two layers' distributions, shape (token,); other kinds take the definition."""
-    if kind != "jsd":
-        raise NotImplementedError(kind)
     middle = (reading.p + following.p).mul_(0.5)
     mixed = torch.special.entr(middle).sum(-1, dtype=torch.float64)
     divergence = mixed - 0.5 * (reading.entropy + following.entropy)
     return (1.0 - divergence / math.log(2.0)).clamp_(0.0, 1.0)
 
 
-KERNELS: dict[str, Callable[..., Tensor]] = {
-    "entropy": entropy,
-    "top1_probability": top1_probability,
-    "top2_probability": top2_probability,
-    "concentration": concentration,
-    "sum_squares": sum_squares,
-    "dispersion": dispersion,
-    "synchronisation": synchronisation,
-}
-for _name in KERNELS:
-    METRICS.attach_kernel(_name, f"dynstat.extraction.kernels:{_name}")
+for _kernel in (
+    entropy,
+    top1_probability,
+    top2_probability,
+    concentration,
+    sum_squares,
+    dispersion,
+    synchronisation,
+):
+    METRICS.attach_kernel(_kernel.__name__, f"{__name__}:{_kernel.__name__}")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dynstat.registry import METRICS, Metric, parse_metric
 
-from .kernels import KERNELS, Reading
+from .kernels import Reading
 from .models import Loaded
 
 # Bytes of one buffer of logits: it should stay in the cache; a matmul wants at least 32 rows.
@@ -139,7 +139,9 @@ def _read(
                 top1[block, layer] = np.where(good, valid[reading.top1_id].numpy(), -1)
                 for metric, options in metrics:
                     if "next_logits" not in metric.inputs:
-                        out[metric.name][block, layer] = np.where(good, _apply(metric, options, reading), np.nan)
+                        out[metric.name][block, layer] = np.where(
+                            good, _apply(metric, options, reading), np.nan
+                        )
                     elif before is not None:
                         both = good & finite[block, layer - 1]
                         value = _apply(metric, options, before, reading)
@@ -151,13 +153,15 @@ def _read(
     log_probability[:, 1:] = np.minimum(spoken.reshape(rows, length)[:, :-1], 0.0)
     shape = (rows, length, n_layers)
     return Measured(
-        {name: array.reshape(shape) for name, array in out.items()}, top1.reshape(shape), log_probability,
+        {name: array.reshape(shape) for name, array in out.items()},
+        top1.reshape(shape),
+        log_probability,
         finite.reshape(shape),
     )
 
 
 def _apply(metric: Metric, options: Mapping[str, Any], *readings: Reading) -> np.ndarray:
-    kernel = KERNELS.get(metric.name) if METRICS.kernel(metric.id) else None
+    kernel = METRICS.kernel(metric.id)
     if kernel is not None and options.get("kind", "jsd") == "jsd":
         return kernel(*readings, **options).numpy()
     # No kernel for it: the definition itself, in NumPy.

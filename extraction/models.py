@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +53,11 @@ class Loaded:
         """The panel's name of the model."""
         return self.source.spec.id
 
-    def card(self) -> dict[str, Any]:
-        """Give the coordinates and provenance of the model."""
+    def card(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the model's coordinates, its hashes taken from `identity`."""
         spec = self.source.spec
         return {
-            **self.source.identity(),
+            **{k: v for k, v in identity.items() if k != "config_sha256"},
             "family": spec.family,
             "architecture": str(self.lm.config.model_type),
             "parameters": sum(p.numel() for p in self.lm.parameters()),
@@ -95,8 +96,11 @@ def load(source: Source, encoder: Encoder) -> Loaded:
     largest = encoder.valid[-1]
     if largest >= min(rows, head):
         raise DynstatError(
-            "X203", f"the tokenizer does not fit model {source.spec.id!r}", where=str(source.tokenizer or ""),
-            found=f"ids up to {largest}", expected=f"below {min(rows, head)}, the rows of the embedding",
+            "X203",
+            f"the tokenizer does not fit model {source.spec.id!r}",
+            where=str(source.tokenizer or ""),
+            found=f"ids up to {largest}",
+            expected=f"below {min(rows, head)}, the rows of the embedding",
             mend="name the tokenizer the model was trained with",
         )
     blocks = blocks_of(lm)
@@ -116,12 +120,14 @@ def context_of(config: Any) -> int | None:
 
 def _from_files(source: Source) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar a model would hide the bar of the run
     kind: dict[str, Any] = (
         {"gguf_file": source.weights[0].name} if source.is_gguf else {"use_safetensors": True}
     )
     try:
-        lm, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(source.folder), dtype=getattr(torch, DTYPE), attn_implementation=ATTENTION,
             local_files_only=True, trust_remote_code=False, output_loading_info=True, **kind,
         )  # fmt: skip
@@ -129,14 +135,21 @@ def _from_files(source: Source) -> Any:
         raise DynstatError("X209", str(e).splitlines()[0], where=source.spec.id) from e
     except Exception as e:  # a damaged file fails in many ways below
         raise DynstatError(
-            "F003", f"model {source.spec.id!r} cannot be loaded: {str(e).splitlines()[0] if str(e) else type(e)}",
-            where=str(source.folder), mend="fetch its files again",
+            "F003",
+            f"model {source.spec.id!r} cannot be loaded: {str(e).splitlines()[0] if str(e) else type(e)}",
+            where=str(source.folder),
+            mend="fetch its files again",
         ) from e
+    lm, info = loaded
     missing = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
     if missing:
         raise DynstatError(
-            "X208", f"{len(missing)} weights of model {source.spec.id!r} are missing", where=str(source.folder),
-            found="no " + missing[0], expected="every weight in the files", problems=missing[1:],
+            "X208",
+            f"{len(missing)} weights of model {source.spec.id!r} are missing",
+            where=str(source.folder),
+            found="no " + missing[0],
+            expected="every weight in the files",
+            problems=missing[1:],
             mend="save the whole model, head included",
         )
     wrong = {str(p.dtype) for p in lm.parameters()} - {f"torch.{DTYPE}"}

@@ -154,8 +154,12 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
 
 def _differs(where: str, layer: int, found: str, readout: ReadOut) -> DynstatError:
     return DynstatError(
-        "X207", f"the read-out of {where!r} differs from the model at layer {layer}", where=readout.describe(),
-        found=found, expected=f"at most {TOLERANCE:g}", mend="this architecture is not supported",
+        "X207",
+        f"the read-out of {where!r} differs from the model at layer {layer}",
+        where=readout.describe(),
+        found=found,
+        expected=f"at most {TOLERANCE:g}",
+        mend="this architecture is not supported",
     )
 
 

@@ -1,4 +1,4 @@
-"""Find the files of a model and hash them: a folder, a GGUF file, or a pinned hub repository; no torch here."""
+"""Find the files of a model and hash them: folder, GGUF file, or pinned hub repository; no torch here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ from dynstat.files import sha256_bytes, sha256_file
 from .panel import ModelSpec
 
 DTYPE = "float32"
-_WANTED = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "special_tokens_map.json",
-           "vocab.json", "merges.txt"]  # fmt: skip
+_WANTED = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+]
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -72,8 +79,12 @@ class Source:
         found = hashes[0] if len(hashes) == 1 else sha256_bytes(lines.encode())
         if self.spec.weights_sha256 not in ("", found):
             raise DynstatError(
-                "X214", f"weights of {self.spec.id!r} are not those of the panel", where=str(self.weights[0]),
-                found=found, expected=self.spec.weights_sha256, mend="fetch the file that the panel names",
+                "X214",
+                f"weights of {self.spec.id!r} are not those of the panel",
+                where=str(self.weights[0]),
+                found=found,
+                expected=self.spec.weights_sha256,
+                mend="fetch the file that the panel names",
             )
         return found
 
@@ -110,8 +121,12 @@ def locate(spec: ModelSpec) -> Source:
 
 def _no_model(spec: ModelSpec, found: str, mend: str) -> DynstatError:
     return DynstatError(
-        "X201", f"model {spec.id!r} was not found", where=spec.location, found=found,
-        expected="a folder, a GGUF file, or a hub repository with a revision", mend=mend,
+        "X201",
+        f"model {spec.id!r} was not found",
+        where=spec.location,
+        found=found,
+        expected="a folder, a GGUF file, or a hub repository with a revision",
+        mend=mend,
     )
 
 
@@ -124,15 +139,21 @@ def _weights(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
             raise DynstatError("F003", f"{index.name} cannot be read: {e}", where=str(index)) from e
         missing = [n for n in names if not (folder / n).is_file()]
         if missing:
-            raise DynstatError("F001", f"{missing[0]} does not exist", where=str(folder), problems=missing[1:])
+            raise DynstatError(
+                "F001", f"{missing[0]} does not exist", where=str(folder), problems=missing[1:]
+            )
         return tuple(folder / n for n in names)
     if (folder / "model.safetensors").is_file():
         return (folder / "model.safetensors",)
     pickled = [f.name for pattern in _PICKLED for f in sorted(folder.glob(pattern))]
     if pickled:
         raise DynstatError(
-            "X210", f"model {spec.id!r} has pickled weights only", where=str(folder), found=", ".join(pickled),
-            expected="*.safetensors", mend="convert them where you trust them, with save_pretrained",
+            "X210",
+            f"model {spec.id!r} has pickled weights only",
+            where=str(folder),
+            found=", ".join(pickled),
+            expected="*.safetensors",
+            mend="convert them where you trust them, with save_pretrained",
         )
     raise _no_model(spec, "no *.safetensors in the folder", "save the model with save_pretrained")
 
@@ -141,7 +162,9 @@ def _tokenizer(spec: ModelSpec, folder: Path | None) -> Path | None:
     place = spec.tokenizer or folder
     if place is not None and not (place / "tokenizer.json").is_file():
         raise DynstatError(
-            "F001", f"model {spec.id!r} has no tokenizer.json", where=str(place),
+            "F001",
+            f"model {spec.id!r} has no tokenizer.json",
+            where=str(place),
             mend="name the folder of its tokenizer with `tokenizer:`",
         )
     return place
@@ -159,7 +182,11 @@ def _snapshot(spec: ModelSpec) -> tuple[Path, str]:
         RevisionNotFoundError,
     )
 
-    ask: dict[str, Any] = {"revision": spec.revision, "allow_patterns": _WANTED, "cache_dir": constants.HF_HUB_CACHE}
+    ask: dict[str, Any] = {
+        "revision": spec.revision,
+        "allow_patterns": _WANTED,
+        "cache_dir": constants.HF_HUB_CACHE,
+    }
     try:
         try:
             found = Path(snapshot_download(spec.location, local_files_only=True, **ask))
@@ -178,12 +205,18 @@ def _snapshot(spec: ModelSpec) -> tuple[Path, str]:
         if cached.is_dir() and any(cached.iterdir()):
             have = ", ".join(sorted(p.name for p in cached.iterdir()))
             raise _no_revision(spec, f"the cache holds {have}; the hub was not reached") from e
-        raise _no_model(spec, "not in the cache, and the hub was not reached", "connect, or give a folder") from e
+        raise _no_model(
+            spec, "not in the cache, and the hub was not reached", "connect, or give a folder"
+        ) from e
     return found, found.name
 
 
 def _no_revision(spec: ModelSpec, found: str) -> DynstatError:
     return DynstatError(
-        "X202", f"{spec.location} has no revision {spec.revision!r}", where=f"model {spec.id!r}", found=found,
-        expected="a commit of the repository", mend="correct `revision:`",
+        "X202",
+        f"{spec.location} has no revision {spec.revision!r}",
+        where=f"model {spec.id!r}",
+        found=found,
+        expected="a commit of the repository",
+        mend="correct `revision:`",
     )

@@ -1,0 +1,167 @@
+"""One batch becomes one labelled dataset: write, read once more, measure, describe."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from dynstat import __version__
+from dynstat.dataset.build import build
+from dynstat.dataset.schema import NONFINITE, OK, PADDING, TRUNCATED
+from dynstat.errors import DynstatError
+from dynstat.files import canonical_json
+from dynstat.registry import METRICS, parse_metric
+
+from .batches import Batch
+from .capture import states
+from .generate import generate
+from .lens import measure
+from .models import Loaded
+from .panel import Panel
+from .plan import Plan
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def read_batch(plan: Plan, model: Loaded, card: Mapping[str, Any], batch: Batch) -> xr.Dataset:
+    """Generate and measure one batch.
+
+    Returns
+    -------
+    xarray.Dataset
+        One model, the batch's prompts and samples.
+    """
+    panel = plan.panel
+    ids = torch.tensor(batch.ids)
+    n_prompt = ids.shape[1]
+    names = [str(p["id"]) for p in batch.prompts]
+    sequences = generate(
+        model, names, ids, batch.samples, batch.steps, suppress_end=panel.end_of_text == "suppress",
+        nonfinite=panel.nonfinite,
+    ).reshape(batch.rows, -1)  # fmt: skip
+    measured = measure(
+        model, sequences, states(model.body, model.blocks, sequences), panel.metrics, panel.readouts
+    )
+    token = sequences.numpy().astype(np.int32)
+    written = token[:, n_prompt:]
+    ended = written == model.encoder.end_of_text
+    first_end = np.where(ended.any(1), ended.argmax(1), -1) if batch.steps else np.full(batch.rows, -1)
+    length = np.full(batch.rows, batch.length)
+    if panel.end_of_text == "stop":
+        length = np.where(first_end >= 0, n_prompt + first_end + 1, length)
+    n_layers = measured.finite.shape[-1]
+    full = batch.length + batch.cut
+    quality = np.full((batch.rows, full, n_layers), TRUNCATED, np.int8)
+    quality[:, : batch.length] = np.where(measured.finite, OK, NONFINITE)
+    ends = np.arange(full)[None] >= length[:, None]
+    quality[ends & (length < batch.length)[:, None]] = PADDING
+    _check_finite(panel, model, batch, quality == NONFINITE)
+    stop = "forced" if panel.mode == "forced" else "context" if batch.cut else "budget"
+    reasons = np.where((panel.end_of_text == "stop") & (first_end >= 0), "end_of_text", stop)
+    shape = (1, len(batch.prompts), len(batch.samples))
+    special = np.isin(token, list(model.encoder.special))
+
+    def fit(array: Any, fill: Any) -> Any:
+        out = np.full((batch.rows, full, *array.shape[2:]), fill, array.dtype)
+        out[:, : batch.length] = array
+        return out.reshape(*shape, *out.shape[1:])
+
+    position = np.broadcast_to(np.arange(batch.length), token.shape)
+    values = {
+        "quality": quality.reshape(*shape, full, n_layers),
+        "token_id": fit(token, -1),
+        "top1_id": fit(measured.top1_id, -1),
+        "phase": fit((position >= n_prompt).astype(np.int8), 0),
+        "is_special": fit(special.astype(np.int8), 0),
+        "is_first": fit((position == 0).astype(np.int8), 0),
+        "log_probability": fit(measured.log_probability, np.nan),
+        "text": np.array(
+            [
+                _storable(model.encoder.decode(w[: n - n_prompt].tolist()))
+                for w, n in zip(written, length, strict=True)
+            ],
+            dtype=object,
+        ).reshape(shape),
+        "n_prompt": np.full(shape, n_prompt, np.int32),
+        "n_generated": (length - n_prompt).astype(np.int32).reshape(shape),
+        "stop_reason": reasons.astype(object).reshape(shape),
+        "first_end_of_text": first_end.astype(np.int32).reshape(shape),
+        **{name: fit(array, np.nan) for name, array in measured.values.items()},
+    }
+    return build(
+        models=[card],
+        prompts=batch.prompts,
+        samples=[s.as_dict() for s in batch.samples],
+        n_tokens=full,
+        n_layers=n_layers,
+        values=values,
+        readouts={name: name.partition("__")[2] for name in values if "__" in name},
+        options=_options(panel),
+        attrs={
+            "title": panel.title or panel.id,
+            **({"license": panel.license} if panel.license else {}),
+            "dynstat_kind": "panel",
+            "inputs": canonical_json(plan.inputs).decode(),
+            "panel_sha256": panel.sha256,
+            "prompt_order": json.dumps([p["id"] for p in plan.prompts]),
+            "sample_order": json.dumps([s.id for s in panel.samples]),
+        },
+    )
+
+
+def _options(panel: Panel) -> dict[str, dict[str, Any]]:
+    out = {}
+    for spec in panel.metrics:
+        metric, options = parse_metric(spec)
+        changed = {k: v for k, v in options.items() if v != METRICS.get(metric.id).options[k].default}
+        for readout in panel.readouts if changed else ():
+            out[metric.name + ("" if readout == "logit_lens" else f"__{readout}")] = changed
+    return out
+
+
+def _check_finite(panel: Panel, model: Loaded, batch: Batch, bad: np.ndarray) -> None:
+    if panel.nonfinite == "flag" or not bad.any():
+        return
+    row, token, layer = (int(i) for i in zip(*bad.nonzero(), strict=True).__next__())
+    prompt, sample = batch.prompts[row // len(batch.samples)], batch.samples[row % len(batch.samples)]
+    raise DynstatError(
+        "X206",
+        f"model {model.id!r} computed states or logits that are not finite",
+        where=f"prompt {prompt['id']!r}, sample {sample.id!r}, token {token}, layer {layer}",
+        found=f"{int(bad.sum())} such points",
+        expected="finite logits",
+        mend="`nonfinite: flag` stores and flags such points",
+    )
+
+
+def _storable(text: str) -> str:
+    """Replace control characters, which a file of text cannot hold; the token ids keep them."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def provenance(panel: Panel, model: Loaded) -> dict[str, Any]:
+    """Say what computed the values; it is stored with every shard and is not part of the content hash."""
+    import tokenizers
+    import transformers
+
+    return {
+        "dynstat": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
+        "numpy": np.__version__,
+        "threads": panel.threads,
+        "device": "cpu",
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "readout": model.readout.describe(),
+        "hidden_state_norm": "pre_final_norm",
+    }
