@@ -1,7 +1,52 @@
-"""`dynstat report` commands."""
+"""`dynstat report` commands: build, render, check."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-app = typer.Typer(help="report", no_args_is_help=True)
+from .output import emit, say
+
+app = typer.Typer(help="Write, render and check reports.", no_args_is_help=True)
+
+
+@app.command("build")
+def build(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT|RESULTS", help="A folder with results.json, or that file.")
+    ],
+) -> None:
+    """Write report.qmd and its figures from results.json, then check them."""
+    from dynstat import reports
+
+    report = reports.build(out.parent if out.suffix == ".json" else out)
+    lines = reports.check(report)
+    emit({"report": str(report), "checked": lines}, f"{report}\n" + "\n".join(lines))
+
+
+@app.command("render")
+def render(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder with report.qmd.")],
+    to: Annotated[str, typer.Option("--to", help="html, or typst for a PDF.")] = "html",
+) -> None:
+    """Render report.qmd with Quarto; an unresolved reference in its log is an error."""
+    from dynstat.reports import quarto
+
+    page = quarto.render(out, to)
+    say("rendered with Quarto; no reference is unresolved")
+    emit({"page": str(page)}, str(page))
+
+
+@app.command("check")
+def check(
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT|FILE", help="A folder with a report, a .qmd or .html file.")
+    ],
+) -> None:
+    """Check a report against its results.json: structure, references, every number, every decision."""
+    from dynstat import reports
+
+    lines = reports.check(target)
+    emit({"checked": lines}, "\n".join(lines))

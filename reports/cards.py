@@ -1,0 +1,102 @@
+"""One card a registered hypothesis: wording, rule, evidence, and what may be said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .markup import NBSP, bullets, ds, interval, span, text
+from .results import Results
+from .tables import decision, flags, units
+
+UNDECIDED = {
+    "inconclusive": "The data do not decide this claim: they exclude neither it nor its contrary.",
+    "not_testable": "These data cannot decide this claim.",
+    "inadmissible": "A registered gate was not passed; nothing is said about this claim.",
+    "not_run": "This claim was registered and has no result.",
+    "": "This run is exploratory; nothing is said about this claim.",
+}
+
+
+def cards(results: Results, labels: Mapping[str, str]) -> str:
+    """Return the cards of all hypotheses, in registration order."""
+    if not results.hypotheses:
+        return "The plan registers no hypothesis."
+    return "\n\n".join(_card(results, h, labels[h]) for h in results.hypotheses)
+
+
+def _card(results: Results, h: str, label: str) -> str:
+    items = [f"**Decision:** {decision(results, h)}"]
+    if not results.exploratory:
+        items[0] += f" ({ds(results, f'{h}.reason_code')})"
+    items += [_rule(results, h)]
+    if results.decision(h) == "inadmissible":
+        items.append("**Estimate:** withheld, since a registered gate was not passed")
+    else:
+        items += _evidence(results, h)
+    items.append(f"**n:** {units(results, h)}")
+    items.append(f"**Flags:** {flags(results, h)}")
+    parts = [
+        f"### {text(h)} {{#sec-card-{label}}}",
+        f"> {ds(results, f'{h}.claim')}",
+        bullets(items),
+        _criteria(results, h),
+        _wording(results, h),
+    ]
+    return "\n\n".join(p for p in parts if p)
+
+
+def _rule(results: Results, h: str) -> str:
+    out = f"**Rule as registered:** {ds(results, f'{h}.rule')}"
+    value = results.get(f"{h}.sesoi")
+    if value and value.formatted:
+        out += f"; smallest effect of interest {span(value)}"
+    if (reason := results.get(f"{h}.sesoi_reason")) and reason.formatted:
+        out += f" (reason: {span(reason)})"
+    role = f"{ds(results, f'{h}.role')}, family {ds(results, f'{h}.family')}"
+    return f"{out}; {role}"
+
+
+def _evidence(results: Results, h: str) -> list[str]:
+    shown = interval(*(results.get(f"{h}.{k}") for k in ("estimate", "low", "high")))
+    items = [f"**Estimate:** {ds(results, f'{h}.quantity')} = {shown}"]
+    level = results.number(f"{h}.level")
+    made = [f"{100 * level:g}{NBSP}%"] if level is not None else []
+    if f"{h}.interval" in results:
+        made.append(ds(results, f"{h}.interval"))
+    if f"{h}.unit" in results:
+        made.append(f"unit of resampling: {ds(results, f'{h}.unit')}")
+    if f"{h}.target" in results:
+        made.append(f"speaks about: {ds(results, f'{h}.target')}")
+    if made:
+        items.append(f"**Interval:** {'; '.join(made)}; not adjusted for the number of tests")
+    if not results.exploratory and f"{h}.p_support" in results:
+        p = [f"of support {ds(results, f'{h}.p_support')}", f"of rejection {ds(results, f'{h}.p_reject')}"]
+        line = f"**p:** {', '.join(p)}"
+        if f"{h}.alpha" in results:
+            line += f", each compared with {ds(results, f'{h}.alpha')}"
+        if f"{h}.m" in results:
+            line += f" (family of {ds(results, f'{h}.m')})"
+        items.append(line)
+    if null := results.under(f"{h}.null"):
+        items.append("**Null:** " + ", ".join(f"{text(v.key.rsplit('.', 1)[1])} {span(v)}" for v in null))
+    return items
+
+
+def _criteria(results: Results, h: str) -> str:
+    lines = results.under(f"{h}.criterion")
+    if results.exploratory or not lines:
+        return ""
+    return "Criterion by criterion:\n\n" + bullets([span(v) for v in lines])
+
+
+def _wording(results: Results, h: str) -> str:
+    outcome = results.decision(h)
+    key = {"supported": f"{h}.if_supported", "rejected": f"{h}.if_rejected"}.get(outcome, "")
+    wording = results.get(key) if key else None
+    said = span(wording) if wording and wording.formatted else UNDECIDED.get(outcome, "")
+    lines = [f"**Permitted wording:** {said}"] if said else []
+    if outcome == "inconclusive" and f"{h}.resolve" in results:
+        lines.append(f"**What would resolve it:** {ds(results, f'{h}.resolve')}")
+    if limits := results.under(f"{h}.does_not_show"):
+        lines.append("**It does not show:**\n\n" + bullets([span(v) for v in limits]))
+    return "\n\n".join(lines)

@@ -1,0 +1,148 @@
+"""Figures of a report, drawn from results.json alone, with alt text made from the same numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .markup import text
+from .results import EstimateRow, Results
+
+if TYPE_CHECKING:
+    from ..plotting.shares import ShareRow
+
+
+def shares(results: Results, out: Path) -> str:
+    """Draw the variance shares of every analysis that has them; return the Markdown of the figures."""
+    from ..plotting.shares import describe_shares, variance_shares
+    from ..plotting.style import save_svg
+
+    blocks = []
+    for number, analysis in enumerate(share_analyses(results)):
+        rows = _rows(results, analysis)
+        level = next(
+            (n for e in results.estimates if e.analysis == analysis and (n := e.number("level"))), 0.95
+        )
+        name = "variance-shares" if number == 0 else f"variance-shares-{number + 1}"
+        alt = describe_shares(rows, level=level)
+        save_svg(variance_shares(rows, level=level), out / "figures" / f"{name}.svg", alt)
+        blocks.append(
+            f"![Shares of variance ({text(analysis)}). Filled marker and thick line: this panel, unadjusted "
+            f"{100 * level:g} % interval. Open circle and thin line: a population of models. Open square: chance "
+            f"level. Grey band: the range that the claim names.](figures/{name}.svg){{#fig-{name} "
+            f'fig-alt="{text(alt)}" width=6.5in}}'
+        )
+    return "\n\n".join(blocks)
+
+
+def overviews(results: Results, out: Path) -> str:
+    """Draw the overview figures for which the results hold values (``overview.<metric>.<model>.<number>``)."""
+    from ..plotting.style import save_svg
+    from ..plotting.trajectories import (
+        describe_profile,
+        describe_ratio_norm,
+        layer_profile,
+        ratio_norm_by_model,
+    )
+
+    blocks = []
+    runs: dict[str, list[float]] = {}
+    for v in results.under("overview.ratio_norm"):
+        runs.setdefault(str(v.groups.get("model", "")), []).append(
+            math.nan if v.raw is None else float(v.raw)
+        )
+    if runs:
+        alt = describe_ratio_norm(runs)
+        save_svg(ratio_norm_by_model(runs), out / "figures" / "ratio-norm.svg", alt)
+        blocks.append(
+            "![ratio_norm of every run, by model, on a log scale; bar and number are the median.]"
+            f'(figures/ratio-norm.svg){{#fig-ratio-norm fig-alt="{text(alt)}" width=6.5in}}'
+        )
+    profiles: dict[str, tuple[list[float], list[float]]] = {}
+    for v in results.under("overview.entropy"):
+        depth, value = profiles.setdefault(str(v.groups.get("model", "")), ([], []))
+        depth.append(float(v.groups["depth"]))
+        value.append(math.nan if v.raw is None else float(v.raw))
+    if profiles:
+        alt = describe_profile(profiles)
+        save_svg(layer_profile(profiles), out / "figures" / "entropy-profile.svg", alt)
+        blocks.append(
+            "![Mean entropy of the next-token distribution over relative depth, by model.]"
+            f'(figures/entropy-profile.svg){{#fig-entropy-profile fig-alt="{text(alt)}" width=6.5in}}'
+        )
+    return "\n\n".join(blocks)
+
+
+def share_analyses(results: Results) -> list[str]:
+    """Return the ids of analyses that hold variance shares."""
+    return list(dict.fromkeys(e.analysis for e in results.estimates if e.key.startswith("share.")))
+
+
+def by_key(results: Results, analysis: str) -> dict[str, EstimateRow]:
+    """Return the estimates of an analysis by their key."""
+    return {e.key: e for e in results.estimates if e.analysis == analysis}
+
+
+def chance(estimates: dict[str, EstimateRow], term: str) -> tuple[EstimateRow, str] | None:
+    """Return where the chance level of a term stands: an estimate of its own, or a diagnostic of the share."""
+    for key in (f"chance.{term}", f"chance.share.{term}"):
+        if key in estimates and "value" in estimates[key].fields:
+            return estimates[key], "value"
+    share = estimates.get(f"share.{term}")
+    for field in ("diagnostics.chance", "diagnostics.chance_level"):
+        if share and field in share.fields:
+            return share, field
+    return None
+
+
+def _rows(results: Results, analysis: str) -> list[ShareRow]:
+    from ..plotting.shares import ShareRow
+
+    estimates = by_key(results, analysis)
+    rows = []
+    for key, panel in estimates.items():
+        if not key.startswith("share."):
+            continue
+        term = key[len("share.") :]
+        population = estimates.get(f"population.{key}")
+        at = chance(estimates, term)
+        claim = _claim(results, analysis, key)
+        rows.append(
+            ShareRow(
+                term=term,
+                panel=_triple(panel),
+                population=_triple(population) if population else None,
+                chance=at[0].number(at[1]) if at else None,
+                claimed=claimed_range(results, claim) if claim else None,
+                decision=results.decision(claim) if claim else "",
+                hypothesis=claim,
+            )
+        )
+    return rows
+
+
+def _triple(row: EstimateRow) -> tuple[float, float, float] | None:
+    value, low, high = (row.number(k) for k in ("value", "low", "high"))
+    if value is None:
+        return None
+    return value, math.nan if low is None else low, math.nan if high is None else high
+
+
+def _claim(results: Results, analysis: str, quantity: str) -> str:
+    for h in results.hypotheses:
+        value = results.get(f"{h}.quantity")
+        if value is not None and value.raw == quantity and value.analysis in ("", analysis):
+            return h
+    return ""
+
+
+def claimed_range(results: Results, h: str) -> tuple[float, float] | None:
+    """Return the registered range of an in_range claim, or None."""
+    low, high = results.number(f"{h}.range.low"), results.number(f"{h}.range.high")
+    if low is not None and high is not None:
+        return low, high
+    rule = results.get(f"{h}.rule")
+    found = re.match(r"in range\b.*?\bbetween (-?[\d.]+) and (-?\d*\.?\d+)", rule.formatted if rule else "")
+    return (float(found[1]), float(found[2])) if found else None

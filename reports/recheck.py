@@ -1,0 +1,81 @@
+"""Recompute what a report says: every traced number against results.json, every decision from its p-values.
+
+After statcheck (Nuijten et al. 2016): a decision that does not follow is a worse fault than a number that differs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..escape import visible
+from .results import DECISIONS, Results
+
+
+class Shown(NamedTuple):
+    """A traced value as a document shows it: its key, its text, whether it is cut short."""
+
+    key: str
+    words: str
+    short: bool
+    where: str
+
+
+def numbers(results: Results, shown: Iterable[Shown]) -> list[str]:
+    """Return a problem for every shown value that differs from results.json; decisions first."""
+    worse, rest = [], []
+    for item in shown:
+        value = results.get(item.key)
+        if value is None:
+            rest.append(f"{item.where}: no value has the key {item.key!r}")
+            continue
+        want, got = flatten(value.formatted), flatten(item.words)
+        if got == want or (item.short and len(got) >= 8 and want.startswith(got)):
+            continue
+        if item.key.endswith(".decision"):
+            worse.append(f"DECISION MISMATCH {item.where}: {item.key} is {want!r}, the report says {got!r}")
+        else:
+            rest.append(f"{item.where}: {item.key} is {want!r}, the report says {got!r}")
+    return worse + rest
+
+
+def decisions(results: Results) -> list[str]:
+    """Return a problem for every decision that does not follow from its p-values and level."""
+    if results.exploratory:
+        return []
+    problems = []
+    for h in results.hypotheses:
+        outcome = results.decision(h)
+        p_support, p_reject, alpha = (results.number(f"{h}.{k}") for k in ("p_support", "p_reject", "alpha"))
+        if outcome not in DECISIONS:
+            continue
+        if p_support is None or p_reject is None or alpha is None:
+            problems.append(f"DECISION MISMATCH {h}: {outcome} without p-values and level")
+            continue
+        expected = _expected(results, h, p_support, p_reject, alpha)
+        if outcome not in expected:
+            problems.append(
+                f"DECISION MISMATCH {h}: p of support {p_support:.3g} and of rejection {p_reject:.3g} at {alpha:.4g} "
+                f"give {' or '.join(expected)}, results.json says {outcome}"
+            )
+        formatted = results.get(f"{h}.decision")
+        if formatted and formatted.formatted.replace(" ", "_") != outcome:
+            problems.append(f"DECISION MISMATCH {h}: raw {outcome!r} is written {formatted.formatted!r}")
+    return problems
+
+
+def _expected(results: Results, h: str, p_support: float, p_reject: float, alpha: float) -> tuple[str, ...]:
+    if p_reject <= alpha:
+        return ("rejected",)
+    if p_support > alpha or results.raw(f"{h}.reason_code") == "by_construction":
+        return ("inconclusive",)
+    # In a claim of several parts one part's own rejection can hold back support although the joined p is small.
+    joined = any(v.formatted.startswith("Joined by") for v in results.under(f"{h}.criterion"))
+    return ("supported", "inconclusive") if joined else ("supported",)
+
+
+def flatten(words: str) -> str:
+    """Return text as a page shows it: one line, plain spaces, no isolates."""
+    plain = visible(words.replace("\u2068", "").replace("\u2069", ""))
+    return re.sub(r"\s+", " ", plain.replace("\u00a0", " ")).strip()

@@ -1,0 +1,81 @@
+"""The opening of a report: verdict box, banners, timeline."""
+
+from __future__ import annotations
+
+from .markup import MISSING, bullets, callout, ds, short, span, table, text
+from .results import DECISIONS, STATES, Results
+from .words import EVIDENCE, GLYPH, WORD
+
+BANNER = (
+    "This run is **exploratory**: no locked plan fits these data. It shows estimates and makes no decision about any "
+    "claim. Nothing in it supports or rejects anything."
+)
+AFTER_ACCESS = (
+    "The plan was locked **after its data had been accessed**. The decisions follow the plan's rules, and were not "
+    "registered before the data could be seen."
+)
+
+
+def banner(results: Results) -> str:
+    """Return the warning that stands above everything, or nothing."""
+    if results.exploratory:
+        return callout("warning", "Exploratory: no decisions", BANNER)
+    if results.stamp == "registered_after_access":
+        return callout("warning", "Not registered before the data", AFTER_ACCESS)
+    return ""
+
+
+def verdict(results: Results) -> str:
+    """Return the verdict box: counts, lock, evidence, data, deviations."""
+    if results.exploratory:
+        counts = f"**{ds(results, 'derived.count.hypotheses')} claims in the plan, no decisions** (exploratory run)"
+    else:
+        parts = [
+            f"{GLYPH.get(d, '')} {ds(results, f'derived.count.{d}')} {WORD[d]}".strip()
+            for d in (*DECISIONS, *STATES)
+        ]
+        counts = f"**{ds(results, 'derived.count.hypotheses')} registered claims:** " + ", ".join(parts)
+    return callout(
+        "important", "Verdict", bullets([counts, _lock(results), _data(results), _deviations(results)])
+    )
+
+
+def timeline(results: Results) -> str:
+    """Return the timeline of the study."""
+    rows = [
+        [text(v.groups.get("time", MISSING)), text(v.groups["event"]) if "event" in v.groups else span(v)]
+        for v in results.under("timeline")
+    ]
+    if not rows:
+        return "The results record no timeline."
+    return table("tbl-timeline", "Timeline, times in UTC.", ["Time", "Event"], rows, [30, 70])
+
+
+def _lock(results: Results) -> str:
+    if "lock.sha256" not in results or not results.raw("lock.sha256"):
+        return "**Lock:** none"
+    level = str(results.raw("lock.evidence") or "")
+    parts = [
+        f"**Lock:** {short(results, 'lock.sha256')} of {ds(results, 'lock.time')}, "
+        f"evidence level {ds(results, 'lock.evidence')}"
+    ]
+    if level in EVIDENCE:
+        parts.append(f" ({EVIDENCE[level]})")
+    if results.raw("lock.access"):
+        parts.append(f"; access to the data at the lock: {ds(results, 'lock.access')}")
+    if results.raw("lock.commit"):
+        parts.append(f"; commit {short(results, 'lock.commit')}")
+    if results.raw("lock.dirty") is True:
+        parts.append("; **the working tree had uncommitted changes**")
+    return "".join(parts)
+
+
+def _data(results: Results) -> str:
+    if not results.raw("data.content_hash"):
+        return "**Data:** no content hash recorded"
+    bound = "" if results.exploratory else "; bound to the lock at its first run"
+    return f"**Data:** content hash {short(results, 'data.content_hash')}{bound}"
+
+
+def _deviations(results: Results) -> str:
+    return f"**Deviations:** {ds(results, 'derived.count.deviations')} (@tbl-deviations)"

@@ -1,0 +1,72 @@
+"""Fixed words of every report: decisions, reason codes, evidence levels, what may never be said."""
+
+from __future__ import annotations
+
+import re
+
+GLYPH = {"supported": "✓", "rejected": "✗", "inconclusive": "○"}
+WORD = {
+    d: d.replace("_", " ")
+    for d in ("supported", "rejected", "inconclusive", "not_testable", "inadmissible", "not_run")
+}
+
+EVIDENCE = {
+    "L0": "the lock file exists; its time is self-asserted",
+    "L1": "the lock is committed in git; the time is that of a local clock",
+    "L2": "a third party holds a copy of the lock",
+    "L3": "a third party attests the time of the lock",
+}
+
+# Support and rejection are all that a test can give; words beyond them are never printed.
+FORBIDDEN = re.compile(
+    r"\b(?:prov(?:e[sd]?|en|ing|ably)|trend(?:s|ed|ing)?|marginal(?:ly)?|fail(?:s|ed|ing)?\s+to\s+reach)\b",
+    re.I,
+)
+
+GLOSSARY = (
+    (
+        "Supported",
+        "the data exclude, at the adjusted level, what the registered rule says would speak against the "
+        "claim. It is a statement about these models and prompts, not about truth.",
+    ),
+    (
+        "Rejected",
+        "the data exclude the claim itself, by a test of its own. That a result is not significant never "
+        "rejects a claim.",
+    ),
+    ("Inconclusive", "the data exclude neither. The table says what would resolve it."),
+    (
+        "Not testable, inadmissible, not run",
+        "states, not decisions: the data cannot decide, a registered gate was "
+        "not passed, or no result exists. No registered claim is dropped.",
+    ),
+    (
+        "This panel",
+        "the models and prompt categories are fixed, and the prompts stand for others of their kind. "
+        "Decisions speak about this panel.",
+    ),
+    (
+        "Population of models",
+        "the models are a draw from many. With few models these intervals are wide; they stand "
+        "beside the panel's and decide nothing.",
+    ),
+    (
+        "Unit of resampling",
+        "what is drawn independently, and so what the interval counts: prompts, not tokens, "
+        "layers or repeated samples of one prompt.",
+    ),
+    (
+        "Interval and decision",
+        "intervals are shown at the level printed beside them and are not adjusted. Decisions "
+        "are made at the level of each test, which is the family's alpha divided by its number of hypotheses.",
+    ),
+    (
+        "Chance level",
+        "what an estimated share tends to when the term has no effect; a share near it says nothing.",
+    ),
+    (
+        "Origin",
+        "*published*: the formula stands in the source named. *dynstat*: no published formula was found and "
+        "this project chose one.",
+    ),
+)
