@@ -1,7 +1,90 @@
-"""`dynstat run`."""
+"""`dynstat run`: a registered study on data, from estimates to decisions and the report."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-def run() -> None:
-    """Run run."""
+import typer
+
+from .output import emit, progress_bar, say
+
+if TYPE_CHECKING:
+    from ..prereg.runner import RunResult
+
+ROLES = ("panel",)
+
+
+def run(
+    study: str = typer.Argument(..., help="A study (its lock is found by the data), or a lock file."),
+    data: str = typer.Option(..., "--data", help="[ROLE=]PATH of a dataset file or folder of shards."),
+    out: Path = typer.Option(..., "-o", "--out", help="Folder for results and report."),
+) -> None:
+    """Run a study: estimates, decisions where a lock fits the data, results.json and the report."""
+    found = run_to(study, role_path(data), out)
+    emit(found, str(found["report"]))
+
+
+def run_to(study: str | Path, data: Path, out: Path) -> dict[str, Any]:
+    """Run a study and write its report, telling on stderr what was decided; return what ``--json`` prints."""
+    from ..prereg.runner import run_study
+
+    with progress_bar("run") as progress:
+        result = run_study(study, data, out, progress)
+    report = write_report(result)
+    say(summary(result))
+    return {
+        "study": result.study,
+        "stamp": result.stamp,
+        "kept": result.kept,
+        "out": str(result.out),
+        "report": str(report),
+        "decisions": {h: list(o) for h, o in result.outcomes.items()},
+    }
+
+
+def role_path(text: str) -> Path:
+    """Return the path of ``[ROLE=]PATH``; an existing path that holds an equals sign is a path."""
+    from ..errors import DynstatError
+
+    role, sign, path = text.partition("=")
+    if not sign or Path(text).exists():
+        return Path(text)
+    if role not in ROLES:
+        raise DynstatError(
+            "S404",
+            f"no data role is called {role!r}",
+            found=text,
+            expected=", ".join(ROLES),
+            mend="write --data PATH",
+        )
+    return Path(path)
+
+
+def write_report(result: RunResult) -> Path:
+    """Build the report beside the results and note it in the ledger; a kept run keeps its report."""
+    from dynstat.reports import build
+
+    from ..files import sha256_file
+    from ..prereg.ledger import append_entry
+
+    report = result.out / "report.qmd"
+    if result.kept and report.exists():
+        return report
+    report = Path(build(result.out))
+    append_entry(result.out / "ledger.jsonl", "report", {"report_sha256": sha256_file(report)})
+    return report
+
+
+def summary(result: RunResult) -> str:
+    """Return in words what a run decided."""
+    from ..inference.rules import REASONS
+
+    lines = [f"{result.study}: {result.stamp.replace('_', ' ')}"]
+    if result.kept:
+        lines.append("the results of an equal run are there already: kept, nothing computed")
+    if result.stamp == "exploratory":
+        lines.append("no lock fits these data: estimates only, no decisions")
+    for h, (outcome, code) in result.outcomes.items():
+        lines.append(f"{h}: {outcome.replace('_', ' ')} ({REASONS[code].partition(': ')[2]})")
+    return "\n  ".join(lines)
