@@ -77,7 +77,7 @@ def open(
 
 
 def shard_names(folder: str | os.PathLike[str]) -> str:
-    """Return the names of the shards in a folder as a JSON list, for an attribute that tells what was read."""
+    """Return the names of the shards in a folder as a JSON list, to tell later what was read."""
     return json.dumps([p.name for p in _shards(Path(folder))])
 
 
