@@ -59,4 +59,5 @@ def text_array(values: Any, where: str) -> np.ndarray:
 
 def is_text(array: Any) -> bool:
     """Return whether an array holds text by its type: object, fixed-width or variable-width strings."""
-    return np.dtype(getattr(array, "dtype", object)).kind in "OUT"
+    # pandas' own types, categories included, say "O" too.
+    return getattr(array.dtype, "kind", "O") in "OUT"
