@@ -1,0 +1,82 @@
+"""Every torch kernel against the NumPy definition of its metric."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from dynstat.extraction import kernels  # noqa: E402
+from dynstat.registry import METRICS  # noqa: E402
+
+OPTIONS = {
+    "concentration": [{"k": 1}, {"k": 10}, {"k": 5000}],
+    "dispersion": [{"threshold": 0.01}, {"threshold": 0.2}],
+    "synchronisation": [{"kind": "jsd", "k": 10}],
+}
+TOLERANCE = {"entropy": 2e-5, "synchronisation": 5e-6}
+
+
+def logits(kind: str, rng: np.random.Generator, n: int, v: int) -> np.ndarray:
+    x = rng.standard_normal((n, v))
+    scaled = {"flat": 0.01 * x, "plain": 2 * x, "sharp": 30 * x, "offset": 2 * x + 500, "equal": 0 * x}[kind]
+    return scaled.astype(np.float32)
+
+
+def compare(name: str, x: np.ndarray, y: np.ndarray) -> None:
+    entry = METRICS.get(name)
+    kernel = METRICS.kernel(name)
+    arrays = [x, y] if "next_logits" in entry.inputs else [x]
+    for options in OPTIONS.get(name, [{}]):
+        found = kernel(*(kernels.Reading(torch.from_numpy(a)) for a in arrays), **options).numpy()
+        true = entry.resolve()(*arrays, **options)
+        if name == "dispersion":
+            # Where a probability lies within rounding of the threshold, either count is right.
+            p = np.exp(x - x.max(1, keepdims=True).astype(np.float64))
+            p /= p.sum(1, keepdims=True)
+            tied = (abs(p - options["threshold"]) < 1e-6).any(1)
+            np.testing.assert_array_equal(found[~tied], true[~tied])
+        else:
+            np.testing.assert_allclose(found, true, rtol=1e-6, atol=TOLERANCE.get(name, 2e-6))
+        assert np.all(found.astype(np.float32) >= np.float32(entry.valid_min))
+        assert np.all(found.astype(np.float32) <= np.float32(entry.valid_max))
+
+
+def test_every_metric_that_reads_logits_has_a_kernel():
+    reads = {m.id for m in METRICS if "logits" in m.inputs}
+    assert set(METRICS.kernels()) == reads
+
+
+@pytest.mark.parametrize("kind", ["flat", "plain", "sharp", "offset", "equal"])
+@pytest.mark.parametrize("name", sorted(n.partition("@")[0] for n in METRICS.kernels()))
+def test_kernel_equals_definition(name, kind):
+    rng = np.random.default_rng(7)
+    for v in (2, 11, 1024, 5000):
+        compare(name, logits(kind, rng, 9, v), logits("plain", rng, 9, v))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 300), st.floats(0.001, 60))
+def test_kernels_equal_definitions_anywhere(seed, v, scale):
+    rng = np.random.default_rng(seed)
+    x, y = (scale * rng.standard_normal((2, 3, v))).astype(np.float32)
+    for name in METRICS.kernels():
+        compare(name.partition("@")[0], x, y)
+
+
+def test_identities():
+    reading = kernels.Reading(torch.zeros(2, 1024))
+    assert reading.entropy.numpy() == pytest.approx(np.log(1024), abs=1e-6)
+    assert kernels.synchronisation(reading, reading).numpy() == pytest.approx(1.0, abs=1e-6)
+    apart = torch.full((2, 4), -100.0)
+    left, right = apart.clone(), apart.clone()
+    left[:, 0], right[:, 3] = 0, 0
+    assert kernels.synchronisation(kernels.Reading(left), kernels.Reading(right)).numpy() == pytest.approx(0, abs=1e-6)
+
+
+def test_readings_say_what_is_not_finite():
+    x = torch.zeros(4, 5)
+    x[1, 2], x[2, 0], x[3, 4] = float("nan"), float("inf"), -float("inf")
+    assert kernels.Reading(x).finite.tolist() == [True, False, False, False]

@@ -1,0 +1,135 @@
+"""The lens against the model: its own logits at the last layer, the oracle at every layer."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import transformers  # noqa: E402
+
+from dynstat import DynstatError, data_path  # noqa: E402
+from dynstat.extraction.capture import blocks_of, states  # noqa: E402
+from dynstat.extraction.encoding import Encoder  # noqa: E402
+from dynstat.extraction.lens import measure  # noqa: E402
+from dynstat.extraction.models import Loaded  # noqa: E402
+from dynstat.extraction.panel import ModelSpec  # noqa: E402
+from dynstat.extraction.readout import ReadOut, oracle, relative_error, trace  # noqa: E402
+from dynstat.extraction.training.architectures import ARCHITECTURES  # noqa: E402
+
+from .conftest import tiny  # noqa: E402
+
+IDS = torch.tensor([[0, 5, 77, 600, 3, 3], [0, 9, 9, 1, 1023, 44]])
+
+
+def check(lm):
+    blocks = blocks_of(lm)
+    readout = trace(lm, blocks, "test")
+    ids = IDS % lm.get_input_embeddings().weight.shape[0]
+    captured = states(lm.base_model, blocks, ids)
+    assert captured.shape[0] == len(blocks) + 1
+    with torch.inference_mode():
+        own = lm(input_ids=ids, use_cache=False).logits
+        assert relative_error(readout(captured[-1]), own) <= 1e-6
+        for layer in range(len(blocks) + 1):
+            assert relative_error(readout(captured[layer]), oracle(lm, blocks, ids, captured[layer])) <= 1e-6
+    return readout, captured
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_lens_equals_model_and_oracle(architecture):
+    lm = tiny(architecture)
+    _, captured = check(lm)
+    # Transformers' own hidden states are another way to every layer but the last, which it norms.
+    hidden = lm(input_ids=IDS, output_hidden_states=True).hidden_states
+    for mine, theirs in zip(captured[:-1], hidden[:-1], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(captured[-1], hidden[-1], atol=1e-2), "the last state must be taken before the norm"
+
+
+def _small(**more):
+    return {
+        "vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32, "head_dim": 8,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **more,
+    }  # fmt: skip
+
+
+def _opt_350m():
+    # No final norm, and a projection to a smaller width before the head.
+    return transformers.OPTConfig(
+        vocab_size=64, hidden_size=32, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=32, word_embed_proj_dim=16, do_layer_norm_before=False,
+    )  # fmt: skip
+
+
+SPECIAL = {
+    "soft cap": lambda: transformers.Gemma2Config(**_small(final_logit_softcapping=2.0)),
+    "factor of the logits": lambda: transformers.CohereConfig(**_small(logit_scale=0.0625)),
+    "divisor of the logits": lambda: transformers.GraniteConfig(**_small(logits_scaling=8.0, embedding_multiplier=12.0)),
+    "bias in the head": lambda: transformers.GPTJConfig(
+        vocab_size=64, n_embd=16, n_layer=2, n_head=2, rotary_dim=4, n_positions=32
+    ),
+    "projection, no final norm": _opt_350m,
+    "norm without weights": lambda: transformers.OlmoConfig(**{k: v for k, v in _small().items() if k != "head_dim"}),
+    "norm by another name": lambda: transformers.MptConfig(d_model=16, n_heads=2, n_layers=2, vocab_size=64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trap", SPECIAL)
+def test_known_traps_of_the_read_out(trap):
+    torch.manual_seed(0)
+    lm = transformers.AutoModelForCausalLM.from_config(SPECIAL[trap](), dtype=torch.float32, attn_implementation="eager")
+    lm = lm.eval().requires_grad_(False)
+    for parameter in lm.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    readout, captured = check(lm)
+    if trap in ("soft cap", "factor of the logits", "divisor of the logits"):
+        plain = ReadOut(readout.chain)
+        assert relative_error(plain(captured[-1]), readout(captured[-1])) > 0.1, "the step must matter here"
+
+
+def test_a_read_out_that_differs_is_refused(monkeypatch):
+    monkeypatch.setattr("dynstat.extraction.readout._scale", lambda config: 1.001)
+    lm = tiny("llama")
+    with pytest.raises(DynstatError) as e:
+        trace(lm, blocks_of(lm), "llama")
+    assert e.value.code == "X207"
+
+
+def test_no_norm_leaves_the_norm_out():
+    lm = tiny("gpt2")
+    readout = trace(lm, blocks_of(lm)).without_norm()
+    state = torch.randn(2, 3, 64)
+    torch.testing.assert_close(readout(state), state @ lm.get_output_embeddings().weight.T)
+
+
+def test_padded_rows_of_the_head_are_masked():
+    """A head of 1,024 rows and a tokenizer of 1,000 entries, one of them beyond a hole."""
+    lm = tiny("llama")
+    blocks = blocks_of(lm)
+    valid = (*range(999), 1010)
+    model = Loaded(
+        None, Encoder(None, (0,), 0, frozenset([0]), valid), lm, lm.base_model, blocks, trace(lm, blocks), 256
+    )
+    ids = torch.tensor([[0, 5, 77, 1010, 3]])
+    captured = states(lm.base_model, blocks, ids)
+    metrics = [{"metric": m} for m in ("entropy@1", "top1_probability@1", "synchronisation@1")]
+    got = measure(model, ids, captured, metrics, ["logit_lens"])
+    logits = lm(input_ids=ids).logits[0].double()
+    p = torch.softmax(logits[:, list(valid)], -1)
+    entropy = -(p * p.log()).sum(-1)
+    torch.testing.assert_close(torch.from_numpy(got.values["entropy"][0, :, -1]).double(), entropy, rtol=1e-5, atol=1e-5)
+    assert set(got.top1_id.ravel()) <= set(valid)
+    spoken = torch.log_softmax(logits[:, list(valid)], -1)[:-1].gather(1, torch.tensor([[5], [77], [999], [3]]))
+    torch.testing.assert_close(torch.from_numpy(got.log_probability[0, 1:]).double(), spoken[:, 0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_stored_models_are_read_right(architecture):
+    try:
+        folder = data_path(f"models/{architecture}-curated-s0")
+    except DynstatError:
+        pytest.skip("not trained yet")
+    lm = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    assert all(p.dtype == torch.float32 for p in lm.parameters())
+    assert ModelSpec("x", "folder", str(folder)).revision == "local"
+    check(lm.eval().requires_grad_(False))
