@@ -116,6 +116,7 @@ def decompose(
     level: float = 0.95,
     population: Kind = "auto",
     replicates: int = 2000,
+    refits: int = 300,
     rng: Rng = 0,
     method: str = "variance.shares@1",
 ) -> Decomposition:
@@ -133,14 +134,15 @@ def decompose(
     data : DataFrame
         A row a run.
     unit, strata : str
-        Columns of the exchangeable unit and of the strata it is drawn in (None: no strata). Strata must hold
-        equal numbers of units.
+        Columns of the exchangeable unit and of the strata it is drawn in (None: no strata). One unit of every
+        stratum is left out at a time; where strata differ in size, as many groups as the smallest has units.
     level : float
         Of all intervals.
     population : {"auto", "generalised", "bootstrap", "none"}
         How the population's interval is made.
-    replicates : int
-        Draws for it and for the chance level.
+    replicates, refits : int
+        Draws for it and for the chance level: `replicates` in balanced data, where a draw is cheap, `refits`
+        where every draw is a fit.
     rng : Generator or int
         Recorded where it is a seed.
     method : str
@@ -150,17 +152,17 @@ def decompose(
     ------
     DynstatError
         S401 formula; S402 a term is confounded, with the residual for example (one sample a cell); S403
-        fewer than three groups of units, or unequal strata; S404 slopes, unknown columns.
+        fewer than three units in a stratum; S404 slopes, unknown columns.
 
     Warns
     -----
     DynstatWarning
-        Singular fit; a factor with fewer than five levels.
+        Singular fit; a factor with fewer than five levels; strata of unequal size.
     """
     if population not in _KINDS:
         raise DynstatError("S404", "unknown kind of population interval", found=population, expected=" | ".join(_KINDS))
-    if replicates < 100:
-        raise DynstatError("S404", "too few replicates", found=replicates, expected="at least 100")
+    if min(replicates, refits) < 100:
+        raise DynstatError("S404", "too few replicates", found=min(replicates, refits), expected="at least 100")
     if not 0 < level < 1:
         raise DynstatError("S404", "level must lie between 0 and 1", found=level)
     generator, seed = as_generator(rng)
@@ -176,15 +178,18 @@ def decompose(
     labels = _outer_first([t.label for t in parsed.random])
     order = [[t.label for t in design.terms].index(name) for name in labels] + [len(labels)]
     resampler = _resampler(design, data, unit, strata)
+    groups, uneven = _groups(resampler, unit, strata)
     fit = lmer(formula, data)
-    notes = _notes(design, fit)
+    notes = _notes(design, fit, uneven)
     full = variance_components(design)
-    left = _left_out(design, resampler, full)
+    left = _left_out(design, resampler, groups, full)
 
     n = {"rows": design.n, **{t.label: len(t.levels) for t in design.terms}, "units": resampler.n_units,
          "groups": len(left)}
-    chance = chance_draws(design, full, replicates, generator)
-    wide = population_draws(design, full, population, replicates, generator) if population != "none" else None
+    chance = chance_draws(design, full, replicates, refits, generator)
+    wide = None
+    if population != "none":
+        wide = population_draws(design, full, population, replicates, refits, generator)
     common: dict[str, Any] = {"level": level, "method": method, "n": n}
     names = [*labels, "residual"]
     table = pd.DataFrame({
@@ -205,6 +210,7 @@ def decompose(
                 "component": float(full.reml[j]), "singular": fit.singular, "converged": fit.record.converged,
                 "balanced": full.strata is not None, "chance_mean": float(table.loc[name, "mean"]),
                 "chance_q95": float(table.loc[name, "q95"]), "chance_p": float(table.loc[name, "p"]),
+                "chance_replicates": chance.shape[0],
                 "notes": list(notes),
             }, **common,
         )
@@ -248,18 +254,31 @@ def _resampler(design: Design, data: pd.DataFrame, unit: str, strata: str | None
         # A unit is what its stratum and its name say together, so that names may repeat between strata.
         joint = rows[strata].astype(str) + "\x1f" + units
         resampler = Resampler.of(joint.to_numpy(), rows[strata].astype(str).to_numpy())
-    groups = resampler.n_units if strata is None else len(resampler.jackknife_groups())
-    if groups < 3:
-        raise DynstatError(
-            "S403", "too few units for a jackknife", where=f"{unit} in {strata or 'no strata'}",
-            found=f"{groups} a stratum", expected="at least 3", mend="take more units",
-        )
     return resampler
 
 
-def _left_out(design: Design, resampler: Resampler, full: Shares) -> list[Shares]:
-    stratified = np.unique(resampler.stratum_of).size > 1
-    groups = resampler.jackknife_groups() if stratified else [np.array([u]) for u in range(resampler.n_units)]
+def _groups(resampler: Resampler, unit: str, strata: str | None) -> tuple[list[NDArray[np.intp]], str]:
+    """Return the groups of units to leave out, and a note where strata differ in size."""
+    members = [np.flatnonzero(resampler.stratum_of == s) for s in np.unique(resampler.stratum_of)]
+    smallest = min(m.size for m in members)
+    if smallest < 3:
+        raise DynstatError(
+            "S403", "too few units for a jackknife", where=f"{unit} in {strata or 'no strata'}",
+            found=f"{smallest} in a stratum", expected="at least 3", mend="take more units",
+        )
+    if strata is None:
+        return [np.array([u]) for u in range(resampler.n_units)], ""
+    if len({m.size for m in members}) == 1:
+        return resampler.jackknife_groups(), ""
+    # As many groups as the smallest stratum has units; larger strata put two of theirs into some groups.
+    dealt = [np.concatenate([m[g::smallest] for m in members]) for g in range(smallest)]
+    sizes = sorted({int(m.size) for m in members})
+    return dealt, f"strata hold {sizes[0]} to {sizes[-1]} units; some groups leave out two of a stratum"
+
+
+def _left_out(
+    design: Design, resampler: Resampler, groups: list[NDArray[np.intp]], full: Shares
+) -> list[Shares]:
     start = np.maximum(np.sqrt(full.reml[:-1] / full.reml[-1]), 0.05)
     out = []
     for group in groups:
@@ -308,8 +327,11 @@ def _anova_estimates(
     return out
 
 
-def _notes(design: Design, fit: LmerResult) -> tuple[str, ...]:
+def _notes(design: Design, fit: LmerResult, uneven: str) -> tuple[str, ...]:
     notes = []
+    if uneven:
+        notes.append(uneven)
+        warnings.warn(uneven, DynstatWarning, stacklevel=3)
     few = [f"{t.label} ({len(t.levels)})" for t in design.terms if len(t.levels) < _FEW_LEVELS]
     if few:
         notes.append(f"fewer than {_FEW_LEVELS} levels: {', '.join(few)}; their components are known poorly")

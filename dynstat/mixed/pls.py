@@ -240,22 +240,28 @@ class PenalisedLeastSquares:
         ratio = self.df / f.r2
 
         lam1 = f.lambdas[0]
-        t11 = _inverse_levels(f.own) + np.einsum("lai,lbi->lab", j, k)
+        t11 = _inverse_levels(f.own) + j @ np.swapaxes(k, 1, 2)
         z1z1 = cross.own @ lam1
-        slopes = [np.einsum("lab,lbc->ac", z1z1, t11) - np.einsum("lai,lbi->ab", f.fr[..., :t], j)]
+        crossed = np.vdot(f.fr[..., :t], j) if lam1.size == 1 else np.einsum("lai,lbi->ab", f.fr[..., :t], j)
+        slopes = [np.einsum("lab,lbc->ac", z1z1, t11) - crossed]
         v1 = cross.side[..., -1] - np.einsum("lab,lb->la", z1z1, u1) - f.fr[..., :-1] @ coef
         scores = [2 * (slopes[0] - ratio * np.einsum("la,lb->ab", v1, u1))]
 
         j2, f2 = j.reshape(first.size, t), f.f1.reshape(first.size, -1)
+        shift = cross.rest[:, -1] - f.rr[:, :-1] @ coef - u1.ravel() @ f2
+        # For width one only the diagonal is wanted, for all blocks in one pass.
+        plain = np.einsum("ij,ij->i", f.rr[:self.zs, :t], inner[:self.zs]) - np.einsum(
+            "ij,ij->j", f2[:, :self.zs], j2[:, :self.zs]
+        )
         for (a, b), block in zip(cross.offsets, cross.blocks[1:], strict=True):
             w = block.width
-            trace = np.empty((w, w))
-            for r in range(w):
+            trace = np.full((w, w), plain[a:b].sum())
+            for r in range(w if w > 1 else 0):
                 for c in range(w):
                     trace[r, c] = np.vdot(f.rr[a + r:b:w, :t], inner[a + c:b:w, :]) - np.vdot(
                         f2[:, a + r:b:w], j2[:, a + c:b:w]
                     )
-            v = cross.rest[a:b, -1] - f.rr[a:b, :-1] @ coef - f2[:, a:b].T @ u1.ravel()
+            v = shift[a:b]
             u = coef[a:b].reshape(-1, w)
             scores.append(2 * (trace - ratio * v.reshape(-1, w).T @ u))
         out = np.empty(self.n_theta)

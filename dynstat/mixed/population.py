@@ -18,8 +18,6 @@ from .shares import Shares, reml_from_theta
 
 Array = NDArray[np.float64]
 Kind = Literal["auto", "generalised", "bootstrap", "none"]
-# Without strata every replicate is a fit of its own: chance levels take no more than this many.
-_CHANCE_FITS = 200
 
 
 class PopulationDraws(NamedTuple):
@@ -30,7 +28,7 @@ class PopulationDraws(NamedTuple):
 
 
 def population_draws(
-    design: Design, fitted: Shares, kind: Kind, replicates: int, rng: np.random.Generator
+    design: Design, fitted: Shares, kind: Kind, replicates: int, refits: int, rng: np.random.Generator
 ) -> PopulationDraws:
     """Return draws whose quantiles limit the shares of a population.
 
@@ -51,18 +49,20 @@ def population_draws(
         chi2 = rng.chisquare(strata.df, (replicates, strata.df.size))
         v = reml_components(ss * strata.df / chi2, strata.df, strata.design)
         return PopulationDraws(_shares(v), "generalised interval, redrawn mean squares")
-    simulated = simulate_shares(design, fitted, fitted.reml, replicates, rng)
+    count = replicates if strata is not None else refits
+    simulated = simulate_shares(design, fitted, fitted.reml, count, rng)
     return PopulationDraws(
         bias_corrected(simulated, fitted.share), "parametric bootstrap, bias-corrected percentile"
     )
 
 
-def chance_draws(design: Design, fitted: Shares, replicates: int, rng: np.random.Generator) -> Array:
+def chance_draws(
+    design: Design, fitted: Shares, replicates: int, refits: int, rng: np.random.Generator
+) -> Array:
     """Return REML shares of outcomes that are noise alone, shape (B, k + 1)."""
     noise = np.zeros_like(fitted.reml)
     noise[-1] = 1.0
-    count = replicates if fitted.strata is not None else min(replicates, _CHANCE_FITS)
-    return simulate_shares(design, fitted, noise, count, rng)
+    return simulate_shares(design, fitted, noise, replicates if fitted.strata is not None else refits, rng)
 
 
 def simulate_shares(
@@ -83,7 +83,7 @@ def simulate_shares(
         for term, s in zip(design.terms, sd[:-1], strict=True):
             y += rng.normal(0.0, s, len(term.levels))[term.codes]
         pls = PenalisedLeastSquares(with_response(cross, design, y), design.terms)
-        out[b] = reml_from_theta(pls, optimise(pls, start)[0])
+        out[b] = reml_from_theta(pls, optimise(pls, start, polish=False)[0])
     return _shares(out)
 
 

@@ -1,0 +1,1 @@
+"""Checks and timings that are run by hand: `python -m benchmarks.<name>`."""
