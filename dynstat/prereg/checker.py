@@ -160,9 +160,12 @@ class Checker:
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """Return ``, did you mean 'x'?`` where a known word is near, else ""."""
-    near = get_close_matches(str(word), list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    """Return ``, did you mean 'x'?`` where a known word is near; the words themselves where they are few."""
+    words = list(known)
+    near = get_close_matches(str(word), words, n=1)
+    if near:
+        return f", did you mean {near[0]!r}?"
+    return f", known: {', '.join(words)}" if len(words) <= 6 else ""
 
 
 def _kind(value: Any) -> str:

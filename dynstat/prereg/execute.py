@@ -143,13 +143,14 @@ def _leave_out(plan: Mapping[str, Any], ds: xr.Dataset, out: Execution) -> xr.Da
     """Leave out prompts by the plan's exclusions and missing rule, and note the flow."""
     _count(out, "found: runs", ds, np.ones(_shape(ds), dtype=bool))
     keep = np.ones(ds.sizes["prompt"], dtype=bool)
+    missing = _missing_runs(ds)
     for name, rule in sorted(plan["data"]["exclusions"].items()):
         variable, sign, value = re.split(" ", rule["where"])
-        met = _COMPARE[sign](_run_values(ds, variable), float(value))
+        # A missing run holds fill values, which must not meet an exclusion by accident.
+        met = _COMPARE[sign](_run_values(ds, variable), float(value)) & ~missing
         dropped = met.any(axis=(0, 2)) & keep
         keep &= ~dropped
         out.flow.append((f"excluded by {name} ({rule['where']}): prompts", "", int(dropped.sum())))
-    missing = _missing_runs(ds)
     dropped = missing.any(axis=(0, 2)) & keep
     policy = plan["data"]["missing"]
     fraction = float(missing[:, keep].mean()) if keep.any() else 0.0
