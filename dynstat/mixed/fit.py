@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,8 @@ from .pls import PenalisedLeastSquares
 from .result import LmerResult
 
 Array = NDArray[np.float64]
+Criterion = Callable[[Array], float]
+Scored = Callable[[Array], tuple[float, Array]]
 
 #: lme4's tolerance for a singular fit: an element of theta's diagonal below it counts as zero.
 SINGULAR_TOLERANCE = 1e-4
@@ -154,10 +157,10 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
         )
     zeroed = 0
     for _ in range(1 + int(pls.diagonal.sum())):
-        value, theta, zeroed = _try_zeros(both, theta, value, pls.diagonal)
-        if np.any(pls.diagonal & (theta > 0) & (theta <= _FLOOR)):
+        value, theta, zeroed = _try_zeros(pls.criterion, theta, value, pls.diagonal)
+        if polish and np.any(pls.diagonal & (theta > 0) & (theta <= _FLOOR)):
             value, theta, message = descend(theta, 0.0)
-        moved = _leave_zeros(both, theta, value, pls.diagonal)
+        moved = _leave_zeros(pls.criterion, theta, value, pls.diagonal)
         if moved is None:
             break
         value, theta, message = descend(moved, 0.0)
@@ -167,7 +170,7 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
     return theta, FitRecord(calls, largest < 1e-5, largest, message, zeroed)
 
 
-def _newton(both: Any, theta: Array, value: float, diagonal: NDArray[np.bool_]) -> tuple[float, Array]:
+def _newton(both: Scored, theta: Array, value: float, diagonal: NDArray[np.bool_]) -> tuple[float, Array]:
     """Polish an optimum: quasi-Newton stops near 1e-6 relative, Newton on the gradient goes to rounding."""
     for _ in range(4):
         _, gradient = both(theta)
@@ -196,22 +199,26 @@ def _newton(both: Any, theta: Array, value: float, diagonal: NDArray[np.bool_]) 
     return value, theta
 
 
-def _try_zeros(both: Any, theta: Array, value: float, diagonal: NDArray[np.bool_]) -> tuple[float, Array, int]:
+def _try_zeros(
+    criterion: Criterion, theta: Array, value: float, diagonal: NDArray[np.bool_]
+) -> tuple[float, Array, int]:
     for k in np.flatnonzero(diagonal & (theta < 1e-2) & (theta > 0)):
         trial = theta.copy()
         trial[k] = 0.0
-        new = both(trial)[0]
+        new = criterion(trial)
         if new <= value + 1e-12 * (1 + abs(value)):
             theta, value = trial, new
     return value, theta, int(np.sum(diagonal & (theta == 0)))
 
 
-def _leave_zeros(both: Any, theta: Array, value: float, diagonal: NDArray[np.bool_]) -> Array | None:
+def _leave_zeros(
+    criterion: Criterion, theta: Array, value: float, diagonal: NDArray[np.bool_]
+) -> Array | None:
     for k in np.flatnonzero(diagonal & (theta == 0)):
         for small in (1e-2, 1e-1):
             trial = theta.copy()
             trial[k] = small
-            if both(trial)[0] < value - 1e-11 * (1 + abs(value)):
+            if criterion(trial) < value - 1e-11 * (1 + abs(value)):
                 return trial
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -271,6 +272,7 @@ class PenalisedLeastSquares:
         return out
 
 
+@cache
 def _lower(width: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of a lower triangle, column by column."""
     cols, rows = np.triu_indices(width)

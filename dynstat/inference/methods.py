@@ -1,0 +1,51 @@
+"""The built-in analyses that a plan can name. Imports no numpy, so that plans are checked without it."""
+
+from __future__ import annotations
+
+from ..registry import METHODS, Method, Option
+
+#: The model of claims A1 to A3.
+SHARES_FORMULA = "y ~ 1 + (1|model) + (1|category/prompt) + (1|model:category) + (1|model:prompt)"
+SPLIT_FORMULA = SHARES_FORMULA + " + (1|temperature) + (1|model:prompt:temperature)"
+
+_TERMS = ("model", "category", "category:prompt", "model:category", "model:prompt")
+_SPLIT = ("temperature", "model:prompt:temperature")
+
+
+def _quantities(terms: tuple[str, ...]) -> tuple[str, ...]:
+    every = (*terms, "residual")
+    return (
+        *(f"share.{t}" for t in every), *(f"population.share.{t}" for t in every),
+        *(f"eta2.{t}" for t in every), *(f"omega2.{t}" for t in terms),
+    )
+
+
+def _options(formula: str) -> dict[str, Option]:
+    return {
+        "formula": Option(formula, doc="intercept terms only; the outcome is called y"),
+        "unit": Option("prompt", doc="what the jackknife leaves out"),
+        "strata": Option("category", doc="one unit of every stratum is left out at a time"),
+        "level": Option(0.95, doc="of the two-sided intervals shown"),
+        "population": Option(
+            "auto", ("auto", "generalised", "bootstrap", "none"), "how the population's interval is made"
+        ),
+        "population_replicates": Option(2000, doc="draws in balanced data, and of the chance level"),
+        "population_refits": Option(300, doc="draws where every one is a fit (unbalanced data)"),
+    }
+
+
+METHODS.add(Method(
+    "variance.shares", 1, "dynstat.mixed.methods:variance_shares",
+    summary="Shares of variance of a crossed random-effects model, for this panel and for a population.",
+    origin="published",
+    reference="Searle, Casella, McCulloch 1992, Variance Components; Bates et al. 2015, J. Stat. Softw. 67(1)",
+    options=_options(SHARES_FORMULA), quantities=_quantities(_TERMS),
+))
+METHODS.add(Method(
+    "variance.residual_split", 1, "dynstat.mixed.methods:variance_residual_split",
+    summary="The same with the residual split: temperature, its interaction with model and prompt, and seed "
+            "(the residual that is left).",
+    origin="dynstat",
+    reference="the model of variance.shares with two terms more",
+    options=_options(SPLIT_FORMULA), quantities=_quantities(_TERMS + _SPLIT),
+))
