@@ -17,6 +17,13 @@ UNDECIDED = {
 }
 
 
+# Inconclusive although the rule's own criteria may be met.
+HELD_BACK = {
+    "by_construction": "A definition or a theorem gives this number, so it says nothing about the claim.",
+    "not_beyond_null": "The number is not beyond what its null gives; the data neither support nor reject this claim.",
+}
+
+
 def cards(results: Results, labels: Mapping[str, str]) -> str:
     """Return the cards of all hypotheses, in registration order."""
     if not results.hypotheses:
@@ -57,18 +64,12 @@ def _rule(results: Results, h: str) -> str:
 
 
 def _evidence(results: Results, h: str) -> list[str]:
-    shown = interval(*(results.get(f"{h}.{k}") for k in ("estimate", "low", "high")))
-    items = [f"**Estimate:** {ds(results, f'{h}.quantity')} = {shown}"]
-    level = results.number(f"{h}.level")
-    made = [f"{100 * level:g}{NBSP}%"] if level is not None else []
-    if f"{h}.interval" in results:
-        made.append(ds(results, f"{h}.interval"))
-    if f"{h}.unit" in results:
-        made.append(f"unit of resampling: {ds(results, f'{h}.unit')}")
-    if f"{h}.target" in results:
-        made.append(f"speaks about: {ds(results, f'{h}.target')}")
-    if made:
-        items.append(f"**Interval:** {'; '.join(made)}; not adjusted for the number of tests")
+    items = _part(results, h, "")
+    others = {
+        f"{h}.part.{v.key.removeprefix(f'{h}.part.').split('.')[0]}" for v in results.under(f"{h}.part")
+    }
+    for start in sorted(others, key=lambda key: (len(key), key)):
+        items += _part(results, start, f" of part {start.rsplit('.', 1)[1]}")
     if not results.exploratory and f"{h}.p_support" in results:
         p = [f"of support {ds(results, f'{h}.p_support')}", f"of rejection {ds(results, f'{h}.p_reject')}"]
         line = f"**p:** {', '.join(p)}"
@@ -77,8 +78,23 @@ def _evidence(results: Results, h: str) -> list[str]:
         if f"{h}.m" in results:
             line += f" (family of {ds(results, f'{h}.m')})"
         items.append(line)
-    if null := results.under(f"{h}.null"):
-        items.append("**Null:** " + ", ".join(f"{text(v.key.rsplit('.', 1)[1])} {span(v)}" for v in null))
+    return items
+
+
+def _part(results: Results, start: str, which: str) -> list[str]:
+    shown = interval(*(results.get(f"{start}.{k}") for k in ("estimate", "low", "high")))
+    items = [f"**Estimate{which}:** {ds(results, f'{start}.quantity')} = {shown}"]
+    level = results.number(f"{start}.level")
+    made = [f"{100 * level:g}{NBSP}%"] if level is not None else []
+    for key, words in (("interval", ""), ("unit", "unit of resampling: "), ("target", "speaks about: ")):
+        if f"{start}.{key}" in results:
+            made.append(words + ds(results, f"{start}.{key}"))
+    if made:
+        items.append(f"**Interval{which}:** {'; '.join(made)}; not adjusted for the number of tests")
+    if null := [] if results.exploratory else results.under(f"{start}.null"):
+        items.append(
+            f"**Null{which}:** " + ", ".join(f"{text(v.key.rsplit('.', 1)[1])} {span(v)}" for v in null)
+        )
     return items
 
 
@@ -93,7 +109,10 @@ def _wording(results: Results, h: str) -> str:
     outcome = results.decision(h)
     key = {"supported": f"{h}.if_supported", "rejected": f"{h}.if_rejected"}.get(outcome, "")
     wording = results.get(key) if key else None
-    said = span(wording) if wording and wording.formatted else UNDECIDED.get(outcome, "")
+    said = UNDECIDED.get(outcome, "")
+    if outcome == "inconclusive":
+        said = HELD_BACK.get(str(results.raw(f"{h}.reason_code")), said)
+    said = span(wording, missing=said)
     lines = [f"**Permitted wording:** {said}"] if said else []
     if outcome == "inconclusive" and f"{h}.resolve" in results:
         lines.append(f"**What would resolve it:** {ds(results, f'{h}.resolve')}")

@@ -39,8 +39,8 @@ def compose(results: Results, out: Path) -> str:
             _wide(tables.not_run(results, labels)),
         ),
         _section(
-            "Shares of variance",
-            "shares",
+            "Estimates",
+            "estimates",
             figures.shares(results, out),
             identity.shares(results),
             identity.others(results),
@@ -74,12 +74,13 @@ def front_matter(results: Results) -> str:
         "exploratory": "Exploratory report: estimates without decisions",
     }[results.stamp]
     style = "\n".join(f"          {line}".rstrip() for line in read_text(_STYLE).strip().splitlines())
+    given = str(results.raw("study.date"))
+    date = f"date: {yaml_string(given)}\n" if given else ""
     # Titles are read as Markdown too, so they are escaped like any other text.
     return f"""---
 title: {yaml_string(escape_markdown(str(results.raw("study.title"))))}
 subtitle: {yaml_string(subtitle)}
-date: {yaml_string(str(results.raw("study.date")))}
-lang: en
+{date}lang: en
 engine: markdown
 number-sections: true
 format:

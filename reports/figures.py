@@ -91,7 +91,7 @@ def chance(estimates: dict[str, EstimateRow], term: str) -> tuple[EstimateRow, s
         if key in estimates and "value" in estimates[key].fields:
             return estimates[key], "value"
     share = estimates.get(f"share.{term}")
-    for field in ("diagnostics.chance", "diagnostics.chance_level"):
+    for field in ("diagnostics.chance_mean", "diagnostics.chance"):
         if share and field in share.fields:
             return share, field
     return None

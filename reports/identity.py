@@ -45,7 +45,7 @@ def shares(results: Results) -> str:
                 [20, 24, 24, 10, 10, 12],
             )
         )
-    return "\n\n".join(blocks) or "The results hold no variance shares."
+    return "\n\n".join(blocks)
 
 
 def others(results: Results) -> str:
@@ -144,7 +144,7 @@ def definitions(results: Results) -> str:
         "Every definition used, with its origin: published, or chosen by dynstat.",
         ["Definition", "Name", "Origin", "Formula", "Options", "Source"],
         rows,
-        [14, 16, 10, 26, 16, 18],
+        [13, 15, 9, 23, 13, 27],
     )
 
 
@@ -182,16 +182,22 @@ def methods(results: Results) -> str:
         )
     ]
     found = [
-        (e, k, v) for e in results.estimates for k, v in e.fields.items() if k.startswith("diagnostics.")
+        [
+            text(e.analysis),
+            text(e.key),
+            ", ".join(f"{text(k.partition('.')[2])}{NBSP}{span(v)}" for k, v in marks),
+        ]
+        for e in results.estimates
+        if (marks := [(k, v) for k, v in e.fields.items() if k.startswith(("diagnostics.", "null."))])
     ]
     if found:
         blocks.append(
             table(
                 "tbl-diagnostics",
                 "Diagnostics of the estimates.",
-                ["Analysis", "Estimate", "Diagnostic", "Value"],
-                [[text(e.analysis), text(e.key), text(k.partition(".")[2]), span(v)] for e, k, v in found],
-                [22, 28, 25, 25],
+                ["Analysis", "Estimate", "Diagnostics"],
+                found,
+                [16, 24, 60],
             )
         )
     return "\n\n".join(blocks)

@@ -35,7 +35,7 @@ _KEYS: dict[str, Any] = {
         "typst": {"toc": bool},
     },
 }
-_NEEDED = ("title", "date", "lang", "engine", "format")
+_NEEDED = ("title", "lang", "engine", "format")
 _SPAN = re.compile(r'\[((?:\\.|[^\[\]\\])*)\]\{\.(ds|ds-short) key="((?:\\.|[^"\\])*)"\}')
 _REFERENCE = re.compile(r"(?<![\\\w])@((?:tbl|fig|sec|eq|imp|wrn|nte)-[A-Za-z0-9-]+)")
 _LINK = re.compile(r"(?<!\\)\]\(#([A-Za-z0-9-]+)\)")

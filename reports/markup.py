@@ -21,7 +21,9 @@ def text(words: object) -> str:
 
 def span(value: Value | None, *, missing: str = MISSING) -> str:
     """Return a value as a span that carries its key, so that every number can be traced and checked."""
-    return missing if value is None else f"[{text(value.formatted)}]{{.ds key={_key(value.key)}}}"
+    if value is None or not value.formatted:
+        return missing
+    return f"[{text(value.formatted)}]{{.ds key={_key(value.key)}}}"
 
 
 def ds(results: Results, key: str, *, missing: str = MISSING) -> str:

@@ -205,8 +205,8 @@ def _contradictions(results: Results) -> list[str]:
     problems = []
     if results.stamp not in STAMPS:
         problems.append(f"study.stamp is {results.stamp!r}, expected one of {', '.join(STAMPS)}")
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", str(results.raw("study.date"))):
-        problems.append(f"study.date is {results.raw('study.date')!r}, expected YYYY-MM-DD")
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}|", str(results.raw("study.date"))):
+        problems.append(f"study.date is {results.raw('study.date')!r}, expected YYYY-MM-DD or nothing")
     for h in results.hypotheses:
         decision = results.raw(f"{h}.decision")
         if decision is not None and decision not in DECISIONS + STATES:

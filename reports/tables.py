@@ -66,11 +66,15 @@ def decisions(results: Results, cards: Mapping[str, str]) -> str:
         ]
         for h in results.hypotheses
     ]
-    level = _level(results)
+    levels = (
+        "no decisions"
+        if results.exploratory
+        else "decisions are made at the adjusted level that each card names"
+    )
     return table(
         "tbl-decisions",
-        f"Every registered hypothesis, in the order of registration. Estimate with its {level}interval, unadjusted; "
-        "decisions are made at the adjusted level that each card names.",
+        f"Every registered hypothesis, in the order of registration. Estimate with its {_level(results)}interval, "
+        f"unadjusted; {levels}.",
         ["ID", "Claim as registered", "Role", "Estimate [interval]", "Decision", "Reason", "Flags"],
         rows or [_empty(7, "The plan registers no hypothesis.")],
         [5, 27, 12, 18, 14, 17, 7],
@@ -133,9 +137,11 @@ def not_run(results: Results, cards: Mapping[str, str]) -> str:
         ]
         for h in _with(results, *STATES)
     ]
+    failed = [span(v) for v in results.under("notrun") if v.key != "notrun.n"]
+    why = f" Analyses that could not be run: {'; '.join(failed)}." if failed else ""
     return table(
         "tbl-not-run",
-        "Registered claims that are not testable on these data, inadmissible, or not run.",
+        f"Registered claims that are not testable on these data, inadmissible, or not run.{why}",
         ["ID", "Claim as registered", "State", "Reason", "What it would need"],
         rows or [_empty(5, _none(results, "Every registered claim was run and could be tested."))],
         [6, 32, 14, 18, 30],

@@ -43,12 +43,23 @@ def verdict(results: Results) -> str:
 def timeline(results: Results) -> str:
     """Return the timeline of the study."""
     rows = [
-        [text(v.groups.get("time", MISSING)), text(v.groups["event"]) if "event" in v.groups else span(v)]
+        [text(v.groups.get("time", MISSING)), text(v.groups["event"]) if v.groups.get("event") else span(v)]
         for v in results.under("timeline")
     ]
-    if not rows:
-        return "The results record no timeline."
-    return table("tbl-timeline", "Timeline, times in UTC.", ["Time", "Event"], rows, [30, 70])
+    known = [
+        f"**{name}:** {ds(results, key)}"
+        for name, key in (
+            ("Authors of the plan", "study.authors"),
+            ("Prior knowledge of the data, as registered", "study.prior_knowledge"),
+            ("Access at the lock", "lock.access_note"),
+            ("Notes of the plan", "study.notes"),
+        )
+        if results.raw(key)
+    ]
+    blocks = [bullets(known)] if known else []
+    if rows:
+        blocks.append(table("tbl-timeline", "Timeline, times in UTC.", ["Time", "Event"], rows, [30, 70]))
+    return "\n\n".join(blocks) or "The results record no timeline."
 
 
 def _lock(results: Results) -> str:

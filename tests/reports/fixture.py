@@ -265,7 +265,7 @@ def _estimates(r: Rows, reason: str) -> None:
             r.put(f"{start}.seed", None if target == "panel" else 20261120, **rest)
             r.put(f"{start}.n.prompts", 72, **rest)
             if chance is not None and target == "panel":
-                r.put(f"{start}.diagnostics.chance", chance, share(chance), **rest)
+                r.put(f"{start}.diagnostics.chance_mean", chance, share(chance), **rest)
         for kind in ("eta2", "omega2"):
             rest = {
                 "analysis": "shares",

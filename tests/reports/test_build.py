@@ -47,7 +47,7 @@ def tree(out: Path) -> dict[str, Any]:
 def test_the_sections_stand_in_the_order_an_auditor_reads(tree: dict[str, Any]) -> None:
     top = [name for level, name, _ in _headings(tree) if level == 2]
     assert top == [
-        "verdict", "sec-timeline", "sec-claims", "sec-shares", "sec-cards", "sec-deviations", "sec-dataflow",
+        "verdict", "sec-timeline", "sec-claims", "sec-estimates", "sec-cards", "sec-deviations", "sec-dataflow",
         "sec-identity", "on-this-panel", "sec-definitions", "sec-methods", "sec-exploratory", "no-decisions-here",
         "sec-reproduction", "sec-reading", "sec-checklist", "sec-hashes",
     ]  # fmt: skip
@@ -317,3 +317,26 @@ def test_pandoc_writes_a_page_that_the_check_accepts(out: Path, tmp_path: Path) 
     lines = dynstat.reports.check(page)
     page.unlink()
     assert int(lines[0].split()[1]) > 300
+
+
+def test_overview_figures_are_drawn_where_the_results_hold_their_values(tmp_path: Path) -> None:
+    r = fixture.Rows()
+    r.rows = fixture.results()
+    for m, model in enumerate(fixture.MODELS):
+        for i in range(8):
+            r.put(f"overview.ratio_norm.{model}.{i}", 1.5 + m + i / 9, groups={"model": model})
+            r.put(
+                f"overview.entropy.{model}.{i}",
+                None if i == 0 else 7 - i * m / 9,
+                groups={"model": model, "depth": i / 7},
+            )
+    folder = fixture.save(tmp_path, r.rows)
+    tree = ast(dynstat.reports.build(folder).read_text(encoding="utf-8"))
+    figures = walk(tree["blocks"], "Figure")
+    assert [f["c"][0][0] for f in figures] == ["fig-variance-shares", "fig-ratio-norm", "fig-entropy-profile"]
+    assert (
+        "phi-curated-s0: median"
+        in dict(figures[1]["c"][0][2] + walk(figures[1], "Image")[0]["c"][0][2])["fig-alt"]
+    )
+    assert dynstat.reports.check(folder)
+    assert "median" in (folder / "figures" / "ratio-norm.svg").read_text(encoding="utf-8")

@@ -1,0 +1,60 @@
+"""Reports of results that the runner itself wrote: registered, and exploratory."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import dynstat.reports
+from dynstat.dataset.io import save
+from dynstat.prereg.lock import lock_study
+from dynstat.prereg.runner import run_study
+
+from ..prereg import conftest as toy
+from .pandoc import ast, cells, walk
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    module = types.ModuleType("drift_test_methods")
+    module.mean = toy._mean  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "drift_test_methods", module)
+    folder = tmp_path / "drift"
+    folder.mkdir()
+    (folder / "plan.yaml").write_text(toy.PLAN, encoding="utf-8")
+    (folder / "analysis.py").write_text(toy.ANALYSIS, encoding="utf-8")
+    (folder / "prompts.csv").write_text(toy.PROMPTS, encoding="utf-8")
+    return folder
+
+
+def _tables(report: Path) -> dict[str, list[list[str]]]:
+    tree = ast(report.read_text(encoding="utf-8"))
+    return {table["c"][0][0]: cells(table) for table in walk(tree["blocks"], "Table")}
+
+
+def test_a_registered_run(study: Path, tmp_path: Path) -> None:
+    inputs = toy.make_inputs()
+    lock_study(study, "demo", inputs)
+    out = tmp_path / "out"
+    ran = run_study(study, save(toy.make_data(inputs), tmp_path / "panel.nc"), out)
+    tables = _tables(dynstat.reports.build(out))
+    assert dynstat.reports.check(out)
+    shown = {row[0]: row[4].split(maxsplit=1)[-1].replace(" ", "_") for row in tables["tbl-decisions"][1:]}
+    assert shown == {h: outcome for h, (outcome, _) in ran.outcomes.items()}
+    assert [row[0] for row in tables["tbl-exploratory"][1:]] == ["X1", "X1"]
+    assert {"entropy@1", "drift_test.mean@1"} <= {row[0] for row in tables["tbl-definitions"]}
+    assert len(tables["tbl-dataflow"]) > 2 and len(tables["tbl-timeline"]) > 2
+    text = (out / "report.qmd").read_text(encoding="utf-8")
+    assert "Estimate of part 2:" in text and "beyond the null shuffled" in text
+
+
+def test_an_exploratory_run(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(study, save(toy.make_data(toy.make_inputs("pilot")), tmp_path / "pilot.nc"), out)
+    tables = _tables(dynstat.reports.build(out))
+    assert dynstat.reports.check(out)
+    assert {row[4] for row in tables["tbl-decisions"][1:]} == {"none: exploratory"}
+    assert len(tables["tbl-estimates"]) == 5
