@@ -1,7 +1,8 @@
 """Measure how often intervals cover what they speak of: ``python -m benchmarks.calibration shares``.
 
 Each check simulates from a known truth with a fixed seed, prints a table, and exits 1 where a method that
-decides claims leaves its band. `--quick` simulates less and widens the band by the Monte-Carlo error (99.9 %).
+decides claims leaves its band. `--quick` simulates less and widens the band by the Monte-Carlo
+error (99.9 %).
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Held:
         """Draw effects once."""
         sd = {k: np.sqrt(v) for k, v in components.items()}
         return cls(
-            rng.normal(0, sd["model"], MODELS), rng.normal(0, sd["category"], CATEGORIES),
+            rng.normal(0, sd["model"], MODELS),
+            rng.normal(0, sd["category"], CATEGORIES),
             rng.normal(0, sd["model:category"], (MODELS, CATEGORIES)),
         )
 
@@ -69,10 +71,13 @@ class Held:
         rows, cols = table.mean(axis=1), table.mean(axis=0)
         inner = table - rows[:, None] - cols[None, :] + table.mean()
         df = np.array([MODELS - 1, CATEGORIES - 1, (MODELS - 1) * (CATEGORIES - 1)], dtype=float)
-        ss = np.array([
-            CATEGORIES * np.sum((rows - rows.mean()) ** 2), MODELS * np.sum((cols - cols.mean()) ** 2),
-            np.sum(inner**2),
-        ])
+        ss = np.array(
+            [
+                CATEGORIES * np.sum((rows - rows.mean()) ** 2),
+                MODELS * np.sum((cols - cols.mean()) ** 2),
+                np.sum(inner**2),
+            ]
+        )
         design = np.array([[CATEGORIES, 0.0, 1.0], [0.0, MODELS, 1.0], [0.0, 0.0, 1.0]])
         model, category, both = reml_components(ss, df, design)[0]
         limits = components | {"model": model, "category": category, "model:category": both}
@@ -91,21 +96,24 @@ def grid() -> pd.DataFrame:
     return frame.assign(y=np.arange(len(frame)) * 1.0)
 
 
-def simulate(frame: pd.DataFrame, held: Held, components: dict[str, float], count: int, rng: np.random.Generator) -> Array:
+def simulate(
+    frame: pd.DataFrame, held: Held, components: dict[str, float], count: int, rng: np.random.Generator
+) -> Array:
     """Return outcomes with the models and categories held, shape (rows, count)."""
     m, c, p = (frame[k].to_numpy() for k in ("model", "category", "prompt"))
     fixed = held.model[m] + held.category[c] + held.both[m, c]
     sd = {k: np.sqrt(v) for k, v in components.items()}
     n_prompts = CATEGORIES * PROMPTS
     return (
-        fixed[:, None] + rng.normal(0, sd["category:prompt"], (n_prompts, count))[p]
+        fixed[:, None]
+        + rng.normal(0, sd["category:prompt"], (n_prompts, count))[p]
         + rng.normal(0, sd["model:prompt"], (MODELS * n_prompts, count))[m * n_prompts + p]
         + rng.normal(0, sd["residual"], (len(frame), count))
     )
 
 
 def both_shares(design: Design, y: Array) -> tuple[Array, Array]:
-    """Return REML and unbounded shares of many outcomes, each of shape (count, terms) in the order of TERMS."""
+    """Return REML and unbounded shares of many outcomes, each of shape (count, terms)."""
     strata = find_strata(design)
     assert strata is not None
     ss = strata.sums_of_squares(y)
@@ -125,7 +133,7 @@ def panel_coverage(
     resampler = Resampler.of(frame["prompt"], frame["category"])
     parts = [resampler.without(g) for g in resampler.jackknife_groups()]
     designs = [design.subset(rows) for rows in parts]
-    hits = {t: [] for t in TERMS}  # type: dict[str, list[tuple[bool, bool, float, bool, float]]]
+    hits: dict[str, list[tuple[bool, bool, float, bool, float]]] = {t: [] for t in TERMS}
     for _ in range(panels):
         held = Held.draw(components, rng)
         target = held.target(components)
@@ -138,15 +146,24 @@ def panel_coverage(
             for i in range(count):
                 made = jackknife_share(full[i, j], left_reml[:, i, j], free[i, j], left_free[:, i, j])
                 low, high = (made.pivot.limit((1 - level) / 2, side) for side in ("lower", "upper"))
-                hits[term].append((bool(low > truth), bool(high < truth), high - low, made.scale == "raw", truth))
+                hits[term].append(
+                    (bool(low > truth), bool(high < truth), high - low, made.scale == "raw", truth)
+                )
     rows = []
     for term, seen in hits.items():
         a = np.array(seen, dtype=float)
-        rows.append({
-            "term": term, "target": a[:, 4].mean(), "coverage": 1 - a[:, 0].mean() - a[:, 1].mean(),
-            "too high": a[:, 0].mean(), "too low": a[:, 1].mean(), "median width": np.median(a[:, 2]),
-            "raw scale": a[:, 3].mean(), "n": len(seen),
-        })
+        rows.append(
+            {
+                "term": term,
+                "target": a[:, 4].mean(),
+                "coverage": 1 - a[:, 0].mean() - a[:, 1].mean(),
+                "too high": a[:, 0].mean(),
+                "too low": a[:, 1].mean(),
+                "median width": np.median(a[:, 2]),
+                "raw scale": a[:, 3].mean(),
+                "n": len(seen),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -168,11 +185,14 @@ def population_coverage(
     inside = {kind: np.zeros((count, k)) for kind in ("generalised", "bootstrap BC", "bootstrap percentile")}
     for i in range(count):
         redrawn = reml_components(ss[i] * df / rng.chisquare(df, (replicates, k)), df, strata.design)
-        again = reml_components((strata.design @ fitted[i]) * rng.chisquare(df, (replicates, k)), df, strata.design)
+        again = reml_components(
+            (strata.design @ fitted[i]) * rng.chisquare(df, (replicates, k)), df, strata.design
+        )
         again = again / again.sum(axis=1, keepdims=True)
         for kind, draws in (
             ("generalised", redrawn / redrawn.sum(axis=1, keepdims=True)),
-            ("bootstrap BC", bias_corrected(again, fitted[i] / fitted[i].sum())), ("bootstrap percentile", again),
+            ("bootstrap BC", bias_corrected(again, fitted[i] / fitted[i].sum())),
+            ("bootstrap percentile", again),
         ):
             low, high = np.quantile(draws[:, order], [0.025, 0.975], axis=0)
             # A share of zero is covered by an interval that reaches zero.
@@ -194,8 +214,10 @@ def shares(quick: bool) -> int:
         components = dict(zip(TERMS, values, strict=True))
         table = panel_coverage(components, panels, count, rng)
         decides = name in SCENARIOS
-        print(f"\n{name}: this panel, delete-group jackknife 95 %, {panels} panels x {count}"
-              f"{'' if decides else ' (boundary: shown, not judged)'}")
+        print(
+            f"\n{name}: this panel, delete-group jackknife 95 %, {panels} panels x {count}"
+            f"{'' if decides else ' (boundary: shown, not judged)'}"
+        )
         print(table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
         if decides:
             bad = table[(table["coverage"] < low) | (table["coverage"] > high)]
@@ -203,7 +225,10 @@ def shares(quick: bool) -> int:
         wide = population_coverage(components, draws, replicates, rng)
         print(f"{name}: a population, 95 %, {draws} data sets")
         print(wide.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
-    print(f"\nband {low:.3f} to {high:.3f}: " + ("all inside" if not failed else "outside: " + "; ".join(failed)))
+    print(
+        f"\nband {low:.3f} to {high:.3f}: "
+        + ("all inside" if not failed else "outside: " + "; ".join(failed))
+    )
     return 1 if failed else 0
 
 

@@ -15,8 +15,10 @@ _SPLIT = ("temperature", "model:prompt:temperature")
 def _quantities(terms: tuple[str, ...]) -> tuple[str, ...]:
     every = (*terms, "residual")
     return (
-        *(f"share.{t}" for t in every), *(f"population.share.{t}" for t in every),
-        *(f"eta2.{t}" for t in every), *(f"omega2.{t}" for t in terms),
+        *(f"share.{t}" for t in every),
+        *(f"population.share.{t}" for t in every),
+        *(f"eta2.{t}" for t in every),
+        *(f"omega2.{t}" for t in terms),
     )
 
 
@@ -34,18 +36,27 @@ def _options(formula: str) -> dict[str, Option]:
     }
 
 
-METHODS.add(Method(
-    "variance.shares", 1, "dynstat.mixed.methods:variance_shares",
-    summary="Shares of variance of a crossed random-effects model, for this panel and for a population.",
-    origin="published",
-    reference="Searle, Casella, McCulloch 1992, Variance Components; Bates et al. 2015, J. Stat. Softw. 67(1)",
-    options=_options(SHARES_FORMULA), quantities=_quantities(_TERMS),
-))
-METHODS.add(Method(
-    "variance.residual_split", 1, "dynstat.mixed.methods:variance_residual_split",
-    summary="The same with the residual split: temperature, its interaction with model and prompt, and seed "
-            "(the residual that is left).",
-    origin="dynstat",
-    reference="the model of variance.shares with two terms more",
-    options=_options(SPLIT_FORMULA), quantities=_quantities(_TERMS + _SPLIT),
-))
+METHODS.add(
+    Method(
+        "variance.shares",
+        1,
+        "dynstat.mixed.methods:variance_shares",
+        summary="Shares of variance of a crossed random-effects model, for this panel and for a population.",
+        origin="published",
+        reference="Searle, Casella, McCulloch 1992, Variance Components; Bates et al. 2015, JSS 67(1)",
+        options=_options(SHARES_FORMULA),
+        quantities=_quantities(_TERMS),
+    )
+)
+METHODS.add(
+    Method(
+        "variance.residual_split",
+        1,
+        "dynstat.mixed.methods:variance_residual_split",
+        summary="The same with temperature and model:prompt:temperature as terms; the residual is the seed.",
+        origin="dynstat",
+        reference="the model of variance.shares with two terms more",
+        options=_options(SPLIT_FORMULA),
+        quantities=_quantities(_TERMS + _SPLIT),
+    )
+)

@@ -76,7 +76,9 @@ def type_two(design: Design) -> Anova:
     everything = range(len(design.terms))
     ss, df = [], []
     for t in everything:
-        others = tuple(o for o in everything if o != t and not coarser(design.terms[t].codes, design.terms[o].codes))
+        others = tuple(
+            o for o in everything if o != t and not coarser(design.terms[t].codes, design.terms[o].codes)
+        )
         with_t, without = explained(tuple(sorted((*others, t)))), explained(others)
         ss.append(max(with_t[0] - without[0], 0.0))
         df.append(with_t[1] - without[1])

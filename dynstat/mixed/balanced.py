@@ -123,7 +123,7 @@ def anova_components(ss: Array, df: Array, design: Array) -> Array:
     """
     ms = np.atleast_2d(ss) / df
     if design.shape[0] == design.shape[1]:
-        return np.linalg.solve(design, ms.T).T
+        return np.asarray(np.linalg.solve(design, ms.T).T, dtype=np.float64)
     lam = reml_components(ss, df, design) @ design.T
     weighted = (df / lam**2)[:, :, None] * design
     normal = np.einsum("bsi,sj->bij", weighted, design)
@@ -231,5 +231,3 @@ def _meet(a: Codes, b: Codes) -> Codes | None:
     # Within a part every pair of levels must meet, or the counts above would leave rows unexplained.
     pairs = np.bincount(parts[:na], minlength=size.size) * np.bincount(parts[na:], minlength=size.size)
     return meet if cells.nnz == int(pairs.sum()) else None
-
-

@@ -45,8 +45,11 @@ def minque(design: Design, weights: Array, cross: CrossProducts | None = None) -
     """
     if not all(t.intercept_only for t in design.terms):
         raise DynstatError(
-            "S404", "unbounded components need intercept terms", where=design.formula.text,
-            expected="(1 | group) terms", mend="drop the slopes",
+            "S404",
+            "unbounded components need intercept terms",
+            where=design.formula.text,
+            expected="(1 | group) terms",
+            mend="drop the slopes",
         )
     cross = cross_products(design) if cross is None else cross
     z, zx, zy, xx, slices = dense_products(cross, len(design.terms))
@@ -80,10 +83,13 @@ def minque(design: Design, weights: Array, cross: CrossProducts | None = None) -
     u[k] = (ypy - float(w[:k] @ u[:k])) / residual
     if np.linalg.cond(s / np.sqrt(np.outer(np.diag(s), np.diag(s)))) > 1e10:
         raise DynstatError(
-            "S402", "the components cannot be told apart", where=design.formula.text,
-            found="terms that are confounded in these rows", mend="leave a term out, or take more samples a cell",
+            "S402",
+            "the components cannot be told apart",
+            where=design.formula.text,
+            found="terms that are confounded in these rows",
+            mend="leave a term out, or take more samples a cell",
         )
-    return np.linalg.solve(s, u)
+    return np.asarray(np.linalg.solve(s, u), dtype=np.float64)
 
 
 def dense_products(cross: CrossProducts, n_terms: int) -> tuple[Array, Array, Array, Array, list[slice]]:
@@ -94,17 +100,17 @@ def dense_products(cross: CrossProducts, n_terms: int) -> tuple[Array, Array, Ar
     q = first.size
     side = cross.side.reshape(q, -1)
     z[np.arange(q), np.arange(q)] = cross.own.reshape(-1)
-    z[:q, q:] = side[:, :zs - q]
+    z[:q, q:] = side[:, : zs - q]
     z[q:, :q] = z[:q, q:].T
-    z[q:, q:] = cross.rest[:zs - q, :zs - q]
-    zx = np.vstack([side[:, zs - q:-1], cross.rest[:zs - q, zs - q:-1]])
-    zy = np.concatenate([side[:, -1], cross.rest[:zs - q, -1]])
+    z[q:, q:] = cross.rest[: zs - q, : zs - q]
+    zx = np.vstack([side[:, zs - q : -1], cross.rest[: zs - q, zs - q : -1]])
+    zy = np.concatenate([side[:, -1], cross.rest[: zs - q, -1]])
     slices = [slice(0, 0)] * n_terms
     at = 0
     for block in cross.blocks:
         slices[block.members[0][0]] = slice(at, at + block.size)
         at += block.size
-    return z, zx, zy, cross.rest[zs - q:-1, zs - q:-1], slices
+    return z, zx, zy, cross.rest[zs - q : -1, zs - q : -1], slices
 
 
 def sorted_slices(slices: list[slice]) -> list[tuple[int, slice]]:

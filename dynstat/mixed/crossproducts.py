@@ -88,9 +88,7 @@ def cross_products(design: Design) -> CrossProducts:
     residual, beta = _residual(design.y, q, r)
     first = blocks[0]
     right = np.column_stack([q, residual])
-    sides = [
-        _pair(codes[0], values[0], first, codes[j], values[j], blocks[j]) for j in range(1, len(blocks))
-    ]
+    sides = [_pair(codes[0], values[0], first, codes[j], values[j], blocks[j]) for j in range(1, len(blocks))]
     side = np.concatenate([*sides, _with_columns(codes[0], values[0], first, right)], axis=1)
     zs = sum(b.size for b in blocks[1:])
     m = zs + right.shape[1]
@@ -99,7 +97,7 @@ def cross_products(design: Design) -> CrossProducts:
     for i in range(1, len(blocks)):
         rows = slice(edges[i - 1], edges[i])
         for j in range(i, len(blocks)):
-            rest[rows, edges[j - 1]:edges[j]] = _pair(
+            rest[rows, edges[j - 1] : edges[j]] = _pair(
                 codes[i], values[i], blocks[i], codes[j], values[j], blocks[j]
             )
         rest[rows, zs:] = _with_columns(codes[i], values[i], blocks[i], right)
@@ -121,7 +119,7 @@ def with_response(cross: CrossProducts, design: Design, y: Array) -> CrossProduc
     for (a, b), block, c, v in zip(cross.offsets, blocks[1:], codes[1:], values[1:], strict=True):
         rest[a:b, -1] = _with_columns(c, v, block, residual[:, None])[:, 0]
     p = cross.p
-    rest[rest.shape[0] - 1 - p:-1, -1] = q.T @ residual
+    rest[rest.shape[0] - 1 - p : -1, -1] = q.T @ residual
     rest[-1, -1] = residual @ residual
     rest[-1, :-1] = rest[:-1, -1]
     return replace(cross, side=side, rest=rest, beta_ols=beta)
@@ -172,7 +170,9 @@ def _times(a: Array | None, b: Array | None) -> Array | None:
     return a if b is None else a * b
 
 
-def _pair(ci: NDArray[np.intp], vi: Array | None, bi: Block, cj: NDArray[np.intp], vj: Array | None, bj: Block) -> Array:
+def _pair(
+    ci: NDArray[np.intp], vi: Array | None, bi: Block, cj: NDArray[np.intp], vj: Array | None, bj: Block
+) -> Array:
     out = np.empty((bi.levels, bi.width, bj.levels, bj.width))
     cell = ci * bj.levels + cj
     for a in range(bi.width):

@@ -63,7 +63,7 @@ class Decomposition:
     _estimates: Mapping[str, Estimate]
 
     def estimates(self) -> dict[str, Estimate]:
-        """Return ``share.<term>`` (this panel), ``population.share.<term>``, ``eta2.<term>``, ``omega2.<term>``."""
+        """Return ``share.``, ``population.share.``, ``eta2.`` and ``omega2.<term>`` by key."""
         return dict(self._estimates)
 
     def tidy(self) -> pd.DataFrame:
@@ -78,14 +78,22 @@ class Decomposition:
         for term in self.terms:
             share = self._estimates[f"share.{term}"]
             wide = self._estimates.get(f"population.share.{term}", none)
-            rows.append({
-                "term": term, "levels": levels.get(term, self.fit.nobs), "component": self.components[term],
-                "estimate": share.value, "conf.low": share.low, "conf.high": share.high,
-                "interval": share.interval, "population.low": wide.low, "population.high": wide.high,
-                "chance": self.chance.loc[term, "mean"],
-                "eta2": self._estimates[f"eta2.{term}"].value,
-                "omega2": self._estimates.get(f"omega2.{term}", none).value,
-            })
+            rows.append(
+                {
+                    "term": term,
+                    "levels": levels.get(term, self.fit.nobs),
+                    "component": self.components[term],
+                    "estimate": share.value,
+                    "conf.low": share.low,
+                    "conf.high": share.high,
+                    "interval": share.interval,
+                    "population.low": wide.low,
+                    "population.high": wide.high,
+                    "chance": self.chance.loc[term, "mean"],
+                    "eta2": self._estimates[f"eta2.{term}"].value,
+                    "omega2": self._estimates.get(f"omega2.{term}", none).value,
+                }
+            )
         return pd.DataFrame(rows)
 
     def glance(self) -> pd.DataFrame:
@@ -96,7 +104,9 @@ class Decomposition:
         table = self.tidy().drop(columns="interval")
         level = next(iter(self._estimates.values())).level
         lines = [
-            f"Variance decomposition ({100 * level:g} % intervals)", f"Formula: {self.formula}", "",
+            f"Variance decomposition ({100 * level:g} % intervals)",
+            f"Formula: {self.formula}",
+            "",
             table.to_string(index=False, float_format=lambda v: f"{v:.3f}", na_rep=""),
         ]
         return "\n".join(lines + ([""] + [f"note: {n}" for n in self.notes] if self.notes else []))
@@ -160,9 +170,13 @@ def decompose(
         Singular fit; a factor with fewer than five levels; strata of unequal size.
     """
     if population not in _KINDS:
-        raise DynstatError("S404", "unknown kind of population interval", found=population, expected=" | ".join(_KINDS))
+        raise DynstatError(
+            "S404", "unknown kind of population interval", found=population, expected=" | ".join(_KINDS)
+        )
     if min(replicates, refits) < 100:
-        raise DynstatError("S404", "too few replicates", found=min(replicates, refits), expected="at least 100")
+        raise DynstatError(
+            "S404", "too few replicates", found=min(replicates, refits), expected="at least 100"
+        )
     if not 0 < level < 1:
         raise DynstatError("S404", "level must lie between 0 and 1", found=level)
     generator, seed = as_generator(rng)
@@ -172,8 +186,12 @@ def decompose(
         design = build_design(parsed, data)
     if slope := next((t for t in design.terms if not t.intercept_only), None):
         raise DynstatError(
-            "S404", "shares are defined for intercept terms", where=formula, found=f"slopes on {slope.name}",
-            expected="(1 | group)", mend="a slope's variance depends on where x is zero; leave it out",
+            "S404",
+            "shares are defined for intercept terms",
+            where=formula,
+            found=f"slopes on {slope.name}",
+            expected="(1 | group)",
+            mend="a slope's variance depends on where x is zero; leave it out",
         )
     labels = _outer_first([t.label for t in parsed.random])
     order = [[t.label for t in design.terms].index(name) for name in labels] + [len(labels)]
@@ -184,49 +202,92 @@ def decompose(
     full = variance_components(design)
     left = _left_out(design, resampler, groups, full)
 
-    n = {"rows": design.n, **{t.label: len(t.levels) for t in design.terms}, "units": resampler.n_units,
-         "groups": len(left)}
+    n = {
+        "rows": design.n,
+        **{t.label: len(t.levels) for t in design.terms},
+        "units": resampler.n_units,
+        "groups": len(left),
+    }
     chance = chance_draws(design, full, replicates, refits, generator)
     wide = None
     if population != "none":
         wide = population_draws(design, full, population, replicates, refits, generator)
     common: dict[str, Any] = {"level": level, "method": method, "n": n}
     names = [*labels, "residual"]
-    table = pd.DataFrame({
-        "mean": chance.mean(axis=0)[order], "q95": np.quantile(chance, 0.95, axis=0)[order],
-        "p": ((1 + np.sum(chance >= full.share, axis=0)) / (1 + chance.shape[0]))[order],
-    }, index=names)
+    table = pd.DataFrame(
+        {
+            "mean": chance.mean(axis=0)[order],
+            "q95": np.quantile(chance, 0.95, axis=0)[order],
+            "p": ((1 + np.sum(chance >= full.share, axis=0)) / (1 + chance.shape[0]))[order],
+        },
+        index=names,
+    )
     out: dict[str, Estimate] = {}
     for name, j in zip(names, order, strict=True):
         made = jackknife_share(
-            full.share[j], np.array([s.share[j] for s in left]),
-            full.free_share[j], np.array([s.free_share[j] for s in left]),
+            full.share[j],
+            np.array([s.share[j] for s in left]),
+            full.free_share[j],
+            np.array([s.free_share[j] for s in left]),
         )
-        how = "logit scale" if made.scale == "logit" else "raw scale, components allowed below zero, cut to [0, 1]"
+        how = (
+            "logit scale"
+            if made.scale == "logit"
+            else "raw scale, components allowed below zero, cut to [0, 1]"
+        )
         out[f"share.{name}"] = Estimate.from_pivot(
-            f"share.{name}", made.value, made.pivot, interval=f"delete-group jackknife, t({len(left) - 1}), {how}",
-            unit=unit, target="panel", seed=seed, diagnostics={
-                "scale": made.scale, "share_reml": float(full.share[j]), "share_unbounded": float(full.free_share[j]),
-                "component": float(full.reml[j]), "singular": fit.singular, "converged": fit.record.converged,
-                "balanced": full.strata is not None, "chance_mean": float(table.loc[name, "mean"]),
-                "chance_q95": float(table.loc[name, "q95"]), "chance_p": float(table.loc[name, "p"]),
+            f"share.{name}",
+            made.value,
+            made.pivot,
+            interval=f"delete-group jackknife, t({len(left) - 1}), {how}",
+            unit=unit,
+            target="panel",
+            seed=seed,
+            diagnostics={
+                "scale": made.scale,
+                "share_reml": float(full.share[j]),
+                "share_unbounded": float(full.free_share[j]),
+                "component": float(full.reml[j]),
+                "singular": fit.singular,
+                "converged": fit.record.converged,
+                "balanced": full.strata is not None,
+                "chance_mean": float(table.loc[name, "mean"]),
+                "chance_q95": float(table.loc[name, "q95"]),
+                "chance_p": float(table.loc[name, "p"]),
                 "chance_replicates": chance.shape[0],
                 "notes": list(notes),
-            }, **common,
+            },
+            **common,
         )
     if wide is not None:
         for name, j in zip(names, order, strict=True):
             out[f"population.share.{name}"] = Estimate.from_pivot(
-                f"population.share.{name}", full.share[j], DrawsPivot(tuple(wide.draws[:, j].tolist())),
-                interval=wide.interval, unit="all factors", target="population", seed=seed,
-                diagnostics={"replicates": wide.draws.shape[0], "notes": list(notes)}, **common,
+                f"population.share.{name}",
+                full.share[j],
+                DrawsPivot(tuple(wide.draws[:, j].tolist())),
+                interval=wide.interval,
+                unit="all factors",
+                target="population",
+                seed=seed,
+                diagnostics={"replicates": wide.draws.shape[0], "notes": list(notes)},
+                **common,
             )
     out |= _anova_estimates(full, left, names, order, unit, seed, common)
-    series = {k: pd.Series(v[order], names, name=k) for k, v in
-              {"share": full.share, "component": full.reml, "unbounded": full.free}.items()}
+    series = {
+        k: pd.Series(v[order], names, name=k)
+        for k, v in {"share": full.share, "component": full.reml, "unbounded": full.free}.items()
+    }
     return Decomposition(
-        formula, fit, tuple(names), series["share"], series["component"], series["unbounded"], table,
-        full.strata is not None, notes, out,
+        formula,
+        fit,
+        tuple(names),
+        series["share"],
+        series["component"],
+        series["unbounded"],
+        table,
+        full.strata is not None,
+        notes,
+        out,
     )
 
 
@@ -243,8 +304,12 @@ def _resampler(design: Design, data: pd.DataFrame, unit: str, strata: str | None
     for column in (unit, strata):
         if column is not None and column not in data.columns:
             raise DynstatError(
-                "S404", f"the data hold no column {column!r}", where="unit or strata", found=column,
-                expected=", ".join(map(str, data.columns)), mend="name the columns by unit= and strata=",
+                "S404",
+                f"the data hold no column {column!r}",
+                where="unit or strata",
+                found=column,
+                expected=", ".join(map(str, data.columns)),
+                mend="name the columns by unit= and strata=",
             )
     rows = data.iloc[design.positions]
     units = rows[unit].astype(str)
@@ -263,8 +328,12 @@ def _groups(resampler: Resampler, unit: str, strata: str | None) -> tuple[list[N
     smallest = min(m.size for m in members)
     if smallest < 3:
         raise DynstatError(
-            "S403", "too few units for a jackknife", where=f"{unit} in {strata or 'no strata'}",
-            found=f"{smallest} in a stratum", expected="at least 3", mend="take more units",
+            "S403",
+            "too few units for a jackknife",
+            where=f"{unit} in {strata or 'no strata'}",
+            found=f"{smallest} in a stratum",
+            expected="at least 3",
+            mend="take more units",
         )
     if strata is None:
         return [np.array([u]) for u in range(resampler.n_units)], ""
@@ -286,8 +355,11 @@ def _left_out(
             part = design.subset(resampler.without(group))
         except DynstatError as error:
             raise DynstatError(
-                "S403", "the model cannot be fitted without some of the units", where=design.formula.text,
-                found=error.what, expected="a model that each group of units can be missing from",
+                "S403",
+                "the model cannot be fitted without some of the units",
+                where=design.formula.text,
+                found=error.what,
+                expected="a model that each group of units can be missing from",
                 mend="take more units",
             ) from error
         out.append(variance_components(part, start=start, with_anova=False))
@@ -295,7 +367,12 @@ def _left_out(
 
 
 def _anova_estimates(
-    full: Shares, left: list[Shares], names: list[str], order: list[int], unit: str, seed: int | None,
+    full: Shares,
+    left: list[Shares],
+    names: list[str],
+    order: list[int],
+    unit: str,
+    seed: int | None,
     common: Mapping[str, Any],
 ) -> dict[str, Estimate]:
     anova = full.anova
@@ -306,8 +383,11 @@ def _anova_estimates(
     for name, j in zip(names, order, strict=True):
         for key, value, among in (
             ("eta2", anova.eta2[j], [a.eta2[j] for a in pieces]),
-            ("omega2", anova.omega2[j] if name != "residual" else None,
-             [a.omega2[j] for a in pieces] if name != "residual" else []),
+            (
+                "omega2",
+                anova.omega2[j] if name != "residual" else None,
+                [a.omega2[j] for a in pieces] if name != "residual" else [],
+            ),
         ):
             if value is None:
                 continue
@@ -316,13 +396,22 @@ def _anova_estimates(
                 diagnostics["chance"] = float(anova.chance[j])
             if len(among) == len(left):
                 out[f"{key}.{name}"] = Estimate.from_pivot(
-                    f"{key}.{name}", float(value), jackknife_plain(float(value), np.array(among)),
-                    interval=f"delete-group jackknife, t({len(left) - 1}), raw scale", diagnostics=diagnostics, **rest,
+                    f"{key}.{name}",
+                    float(value),
+                    jackknife_plain(float(value), np.array(among)),
+                    interval=f"delete-group jackknife, t({len(left) - 1}), raw scale",
+                    diagnostics=diagnostics,
+                    **rest,
                 )
             else:
                 out[f"{key}.{name}"] = Estimate(
-                    f"{key}.{name}", float(value), np.nan, np.nan, interval="none (unbalanced data)",
-                    diagnostics=diagnostics, **rest,
+                    f"{key}.{name}",
+                    float(value),
+                    np.nan,
+                    np.nan,
+                    interval="none (unbalanced data)",
+                    diagnostics=diagnostics,
+                    **rest,
                 )
     return out
 

@@ -103,15 +103,28 @@ class Design:
         terms = []
         for term in self.terms:
             present, codes = np.unique(term.codes[rows], return_inverse=True)
-            terms.append(Term(
-                term.name, term.label, term.columns, codes.astype(np.intp),
-                tuple(term.levels[i] for i in present), None if term.values is None else term.values[rows],
-            ))
+            terms.append(
+                Term(
+                    term.name,
+                    term.label,
+                    term.columns,
+                    codes.astype(np.intp),
+                    tuple(term.levels[i] for i in present),
+                    None if term.values is None else term.values[rows],
+                )
+            )
         _check_terms(terms, rows.size, self.formula.text)
         x, names, gone = _full_rank(self.x[rows], self.x_names)
         return Design(
-            self.formula, self.y[rows], x, names, tuple(terms), self.index[rows], self.positions[rows],
-            (*self.dropped_columns, *gone), self.dropped_rows,
+            self.formula,
+            self.y[rows],
+            x,
+            names,
+            tuple(terms),
+            self.index[rows],
+            self.positions[rows],
+            (*self.dropped_columns, *gone),
+            self.dropped_rows,
         )
 
 
@@ -133,8 +146,12 @@ def build_design(formula: MixedFormula, data: pd.DataFrame) -> Design:
     dropped = int((~keep).sum())
     if not keep.any():
         raise DynstatError(
-            "S402", "no row is complete", where=formula.text, found=f"{dropped} rows with missing values",
-            expected="rows with a value in every column used", mend="check " + ", ".join(used),
+            "S402",
+            "no row is complete",
+            where=formula.text,
+            found=f"{dropped} rows with missing values",
+            expected="rows with a value in every column used",
+            mend="check " + ", ".join(used),
         )
     rows = rows.loc[keep]
     y = _response(formula, rows)
@@ -144,19 +161,28 @@ def build_design(formula: MixedFormula, data: pd.DataFrame) -> Design:
     for what, values in (("the outcome", y), ("a fixed column", x)):
         if not np.isfinite(values).all():
             raise DynstatError(
-                "S402", f"{what} holds infinite or undefined values", where=formula.text,
-                found=f"{int((~np.isfinite(values)).sum())} values", expected="finite numbers",
+                "S402",
+                f"{what} holds infinite or undefined values",
+                where=formula.text,
+                found=f"{int((~np.isfinite(values)).sum())} values",
+                expected="finite numbers",
                 mend="drop these rows, or change the transformation",
             )
     x, names, gone = _full_rank(x, names)
     if gone:
         warnings.warn(
-            f"fixed columns determined by others were dropped: {', '.join(gone)}", DynstatWarning, stacklevel=3
+            f"fixed columns determined by others were dropped: {', '.join(gone)}",
+            DynstatWarning,
+            stacklevel=3,
         )
     if y.size <= x.shape[1] + 1:
         raise DynstatError(
-            "S402", "fewer rows than parameters", where=formula.text, found=f"{y.size} rows",
-            expected=f"more than {x.shape[1] + 1}", mend="simplify the fixed part, or add rows",
+            "S402",
+            "fewer rows than parameters",
+            where=formula.text,
+            found=f"{y.size} rows",
+            expected=f"more than {x.shape[1] + 1}",
+            mend="simplify the fixed part, or add rows",
         )
     terms = [_term(t, rows, formula.text) for t in formula.random]
     _check_terms(terms, y.size, formula.text)
@@ -173,17 +199,23 @@ def _used_columns(formula: MixedFormula, data: pd.DataFrame) -> list[str]:
             wanted += sorted(str(v) for v in Formula(part).required_variables)
         except Exception as error:
             raise DynstatError(
-                "S401", "a part of the formula cannot be read", where=formula.text, found=part,
-                expected="terms as R writes them", mend=str(error).splitlines()[0],
+                "S401",
+                "a part of the formula cannot be read",
+                where=formula.text,
+                found=part,
+                expected="terms as R writes them",
+                mend=str(error).splitlines()[0],
             ) from error
     wanted += [v for t in formula.random for v in t.variables]
     wanted = list(dict.fromkeys(wanted))
     if missing := [v for v in wanted if v not in data.columns]:
         at = formula.text.find(missing[0])
         raise DynstatError(
-            "S401", f"the data hold no column {missing[0]!r}",
+            "S401",
+            f"the data hold no column {missing[0]!r}",
             where=formula.text + ("\n" + " " * (12 + at) + "^" * len(missing[0]) if at >= 0 else ""),
-            found=", ".join(missing), expected="one of " + ", ".join(map(str, data.columns)),
+            found=", ".join(missing),
+            expected="one of " + ", ".join(map(str, data.columns)),
             mend="correct the name, or add the column",
         )
     return wanted
@@ -193,8 +225,12 @@ def _response(formula: MixedFormula, rows: pd.DataFrame) -> Array:
     y, _ = _columns(formula.response + " - 1", rows, formula.text)
     if y.shape[1] != 1:
         raise DynstatError(
-            "S401", "the left side is not one number a row", where=formula.text, found=f"{y.shape[1]} columns",
-            expected="one numeric outcome", mend="name one numeric column, transformed at need",
+            "S401",
+            "the left side is not one number a row",
+            where=formula.text,
+            found=f"{y.shape[1]} columns",
+            expected="one numeric outcome",
+            mend="name one numeric column, transformed at need",
         )
     return np.ascontiguousarray(y[:, 0])
 
@@ -206,14 +242,19 @@ def _columns(source: str, rows: pd.DataFrame, text: str) -> tuple[Array, tuple[s
         dtype = rows[column].dtype
         if isinstance(dtype, pd.CategoricalDtype) and dtype.ordered:
             # R codes ordered factors by polynomials; a name inside a function keeps what the user wrote.
-            source = re.sub(rf"(?<![\w.(`]){re.escape(str(column))}(?![\w.(`])", f"C({column}, contr.poly)", source)
+            source = re.sub(
+                rf"(?<![\w.(`]){re.escape(str(column))}(?![\w.(`])", f"C({column}, contr.poly)", source
+            )
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             matrix = model_matrix(source, rows, na_action="ignore")
     except Exception as error:
         raise DynstatError(
-            "S401", "a part of the formula cannot be computed", where=text, found=source,
+            "S401",
+            "a part of the formula cannot be computed",
+            where=text,
+            found=source,
             mend=str(error).splitlines()[0],
         ) from error
     names = tuple(_r_name(str(c)) for c in matrix.columns)
@@ -251,13 +292,19 @@ def _term(term: RandomTerm, rows: pd.DataFrame, text: str) -> Term:
     values, names = _columns(term.columns, rows, text)
     if not np.isfinite(values).all():
         raise DynstatError(
-            "S402", "a random column holds infinite or undefined values", where=text, found=term.columns,
-            expected="finite numbers", mend="drop these rows",
+            "S402",
+            "a random column holds infinite or undefined values",
+            where=text,
+            found=term.columns,
+            expected="finite numbers",
+            mend="drop these rows",
         )
     if term.split and len(names) > 1:
         warnings.warn(
             f"({term.columns} | {term.name}) of a double bar has {len(names)} columns; as in lme4 they stay "
-            "correlated, a double bar separates numeric columns only", DynstatWarning, stacklevel=4,
+            "correlated, a double bar separates numeric columns only",
+            DynstatWarning,
+            stacklevel=4,
         )
     return Term(term.name, term.label, names, codes, levels, values)
 
@@ -276,7 +323,11 @@ def _interaction(rows: pd.DataFrame, variables: tuple[str, ...]) -> tuple[NDArra
         words = np.array([str(c) for c in cats], dtype=object)
         joint, codes = np.unique(codes * len(words) + new, return_inverse=True)
         left, right = labels[joint // len(words)], words[joint % len(words)]
-        labels = right if i == 0 else np.array([f"{a}:{b}" for a, b in zip(left, right, strict=True)], dtype=object)
+        labels = (
+            right
+            if i == 0
+            else np.array([f"{a}:{b}" for a, b in zip(left, right, strict=True)], dtype=object)
+        )
     return codes.astype(np.intp), tuple(labels.tolist())
 
 
@@ -285,24 +336,36 @@ def _check_terms(terms: list[Term], n: int, text: str) -> None:
         shown = f"({' + '.join(c.replace('(Intercept)', '1') for c in term.columns)}|{term.label})"
         if len(term.levels) < 2:
             raise DynstatError(
-                "S402", f"the factor of {shown} has one level", where=text, found=term.levels[0],
-                expected="at least two levels", mend="leave the term out",
+                "S402",
+                f"the factor of {shown} has one level",
+                where=text,
+                found=term.levels[0],
+                expected="at least two levels",
+                mend="leave the term out",
             )
         if len(term.levels) * term.width >= n:
             raise DynstatError(
-                "S402", f"{shown} is confounded with the residual", where=text,
+                "S402",
+                f"{shown} is confounded with the residual",
+                where=text,
                 found=f"{len(term.levels) * term.width} random effects in {n} rows",
                 expected="fewer random effects than rows",
                 mend="take at least two samples a cell, or leave the term out",
             )
     for i, a in enumerate(terms):
         for b in terms[:i]:
-            if a.intercept_only and b.intercept_only and len(a.levels) == len(b.levels) and same_partition(
-                a.codes, b.codes
+            if (
+                a.intercept_only
+                and b.intercept_only
+                and len(a.levels) == len(b.levels)
+                and same_partition(a.codes, b.codes)
             ):
                 raise DynstatError(
-                    "S402", f"(1|{b.label}) and (1|{a.label}) divide the rows in the same way", where=text,
-                    found=f"{len(a.levels)} levels each", expected="terms that differ",
+                    "S402",
+                    f"(1|{b.label}) and (1|{a.label}) divide the rows in the same way",
+                    where=text,
+                    found=f"{len(a.levels)} levels each",
+                    expected="terms that differ",
                     mend="leave one of them out",
                 )
 

@@ -57,7 +57,7 @@ class FitRecord:
     zeroed: int
 
 
-def lmer(formula: str, data: pd.DataFrame, REML: bool = True) -> LmerResult:  # noqa: N803  (R's word)
+def lmer(formula: str, data: pd.DataFrame, REML: bool = True) -> LmerResult:
     """Fit a linear mixed model with an lme4 formula.
 
     Parameters
@@ -127,7 +127,9 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
     total = float(pls.cross.rest[-1, -1])
     if not total > 1e-24 * pls.cross.n:
         raise DynstatError(
-            "S402", "the outcome does not vary beyond the fixed part", found=f"residual sum of squares {total:.3g}",
+            "S402",
+            "the outcome does not vary beyond the fixed part",
+            found=f"residual sum of squares {total:.3g}",
             mend="check the outcome",
         )
 
@@ -140,7 +142,11 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
     def descend(t: Array, floor: float) -> tuple[float, Array, str]:
         bounds = [(floor if d else None, 1e5) for d in pls.diagonal]
         out = optimize.minimize(
-            both, t, jac=True, method="L-BFGS-B", bounds=bounds,
+            both,
+            t,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
             options={"maxiter": 500, "ftol": 1e-13 if polish else 1e-9, "gtol": 1e-7, "maxcor": 20},
         )
         if not polish:
@@ -152,7 +158,9 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
     value, theta, message = descend(theta, _FLOOR)
     if value >= 1e299:
         raise DynstatError(
-            "S402", "the criterion cannot be computed", found="no positive residual variance at any theta",
+            "S402",
+            "the criterion cannot be computed",
+            found="no positive residual variance at any theta",
             mend="the random terms may reproduce the outcome exactly; leave one out",
         )
     zeroed = 0

@@ -100,7 +100,7 @@ class _Parser:
                 "the formula needs one ~", tildes[1] if tildes else None, "write response ~ terms"
             )
         at = self.tokens.index(tildes[0])
-        left, right = self.tokens[:at], self.tokens[at + 1:]
+        left, right = self.tokens[:at], self.tokens[at + 1 :]
         if not left:
             raise self._error("the left side is empty", tildes[0], "name the outcome before ~")
         if bar := next((t for t in left if "|" in t.text), None):
@@ -124,15 +124,20 @@ class _Parser:
                 raise self._error("a term is missing", sign or tokens[0], "write a term on both sides")
             bar = next((t for t in piece if "|" in t.text), None)
             if bar is None:
-                fixed.append(f" {sign.text if sign else '+'} {self._slice(piece)}" if fixed or
-                             (sign and sign.text == "-") else self._slice(piece))
+                fixed.append(
+                    f" {sign.text if sign else '+'} {self._slice(piece)}"
+                    if fixed or (sign and sign.text == "-")
+                    else self._slice(piece)
+                )
                 continue
             if sign is not None and sign.text == "-":
                 raise self._error("a random term cannot be subtracted", sign, "leave the term out")
             inner = _unwrap(piece)
             if inner is piece:
                 if _at_top(piece, bar):
-                    raise self._error("a bar outside parentheses", bar, "write it in parentheses: (1 | group)")
+                    raise self._error(
+                        "a bar outside parentheses", bar, "write it in parentheses: (1 | group)"
+                    )
                 raise self._error(
                     "a bar inside a function or a product", bar, "random terms are added: ... + (1 | group)"
                 )
@@ -145,7 +150,7 @@ class _Parser:
 
     def _bar(self, tokens: Sequence[Token], bar: Token) -> list[RandomTerm]:
         at = list(tokens).index(bar)
-        left, right = tokens[:at], tokens[at + 1:]
+        left, right = tokens[:at], tokens[at + 1 :]
         if second := next((t for t in right if "|" in t.text), None):
             raise self._error("a second bar in one term", second, "write one bar a term")
         if not left:
@@ -180,9 +185,9 @@ class _Parser:
 
     # -- grouping factors -------------------------------------------------------------------------------
 
-    def _groups(self, tokens: Sequence[Token]) -> list[tuple[tuple[str, ...], str, str]]:
+    def _groups(self, right: Sequence[Token]) -> list[tuple[tuple[str, ...], str, str]]:
         """Return (variables, lme4 name, label) of every factor that the right side of a bar names."""
-        tokens = _strip(tokens)
+        tokens = _strip(right)
         levels = [piece for _, piece in self._split(tokens, ("/",))]
         out: list[tuple[tuple[str, ...], str, str]] = []
         for piece in levels:
@@ -195,16 +200,20 @@ class _Parser:
                 continue
             outer, outer_name, outer_label = out[0]
             shown = f"({outer_name})" if ":" in outer_name else outer_name
-            out.insert(0, (
-                names + tuple(v for v in outer if v not in names), ":".join(names) + ":" + shown,
-                ":".join([outer_label, *names]),
-            ))
+            out.insert(
+                0,
+                (
+                    names + tuple(v for v in outer if v not in names),
+                    ":".join(names) + ":" + shown,
+                    ":".join([outer_label, *names]),
+                ),
+            )
         return out
 
     def _interaction(self, tokens: Sequence[Token]) -> tuple[str, ...]:
         names: list[str] = []
-        for _, piece in self._split(_strip(tokens), (":",)):
-            piece = _strip(piece)
+        for _, part in self._split(_strip(tokens), (":",)):
+            piece = _strip(part)
             if not piece:
                 raise self._error("a factor is missing beside the colon", tokens[0], "write a:b")
             if any(t.text == ":" for t in piece):
@@ -213,7 +222,8 @@ class _Parser:
             if len(piece) != 1 or piece[0].kind != "name":
                 bad = next((t for t in piece if t.kind != "name"), piece[0])
                 raise self._error(
-                    "a grouping factor is a column name, a:b or a/b", bad,
+                    "a grouping factor is a column name, a:b or a/b",
+                    bad,
                     "make a column of it first; write crossed factors as terms of their own",
                 )
             names.append(piece[0].text.strip("`"))
@@ -228,7 +238,9 @@ class _Parser:
             match = _TOKEN.match(text, at)
             if match is None:
                 start = at + len(text[at:]) - len(text[at:].lstrip())
-                raise self._error("this cannot stand in a formula", Token(text[start], start, "op"), "remove it")
+                raise self._error(
+                    "this cannot stand in a formula", Token(text[start], start, "op"), "remove it"
+                )
             kind = str(match.lastgroup)
             out.append(Token(match.group(kind), match.start(kind), kind))
             at = match.end()
@@ -249,7 +261,9 @@ class _Parser:
     def _split(
         self, tokens: Sequence[Token], operators: tuple[str, ...]
     ) -> list[tuple[Token | None, list[Token]]]:
-        depth, sign, piece = 0, None, []
+        depth = 0
+        sign: Token | None = None
+        piece: list[Token] = []
         out: list[tuple[Token | None, list[Token]]] = []
         for i, token in enumerate(tokens):
             depth += {"(": 1, ")": -1}.get(token.text, 0)
@@ -263,7 +277,7 @@ class _Parser:
         return [*out, (sign, piece)]
 
     def _slice(self, tokens: Sequence[Token]) -> str:
-        return self.text[tokens[0].start:tokens[-1].end]
+        return self.text[tokens[0].start : tokens[-1].end]
 
     def _error(self, what: str, token: Token | None, mend: str) -> DynstatError:
         where = self.text

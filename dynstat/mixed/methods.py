@@ -19,7 +19,12 @@ _SAMPLE = ("temperature", "seed")
 
 
 def variance_shares(
-    ds: xr.Dataset, *, outcome: Mapping[str, Any] | None, seed: int, formula: str = SHARES_FORMULA, **options: Any
+    ds: xr.Dataset,
+    *,
+    outcome: Mapping[str, Any] | None,
+    seed: int,
+    formula: str = SHARES_FORMULA,
+    **options: Any,
 ) -> dict[str, Estimate]:
     """Decompose the variance of a run-level outcome over models, categories and prompts.
 
@@ -48,7 +53,12 @@ def variance_shares(
 
 
 def variance_residual_split(
-    ds: xr.Dataset, *, outcome: Mapping[str, Any] | None, seed: int, formula: str = SPLIT_FORMULA, **options: Any
+    ds: xr.Dataset,
+    *,
+    outcome: Mapping[str, Any] | None,
+    seed: int,
+    formula: str = SPLIT_FORMULA,
+    **options: Any,
 ) -> dict[str, Estimate]:
     """Decompose with temperature and model:prompt:temperature as terms; what is left is the seed.
 
@@ -79,18 +89,29 @@ def run_frame(ds: xr.Dataset, outcome: xr.DataArray) -> pd.DataFrame:
 
 
 def _decompose(
-    ds: xr.Dataset, outcome: Mapping[str, Any] | None, seed: int, formula: str, method: str, options: Mapping[str, Any]
+    ds: xr.Dataset,
+    outcome: Mapping[str, Any] | None,
+    seed: int,
+    formula: str,
+    method: str,
+    options: Mapping[str, Any],
 ) -> dict[str, Estimate]:
     from ..metrics.labelled import run_metric
 
     if not outcome:
         raise DynstatError(
-            "Y002", f"{method} needs an outcome", where=method, expected="outcome: {metric: ratio_norm@1, ...}"
+            "Y002",
+            f"{method} needs an outcome",
+            where=method,
+            expected="outcome: {metric: ratio_norm@1, ...}",
         )
     frame = run_frame(ds, run_metric(ds, outcome))
     if frame.empty:
         raise DynstatError(
-            "S402", "no run has a value", where=str(dict(outcome)), found="0 runs",
+            "S402",
+            "no run has a value",
+            where=str(dict(outcome)),
+            found="0 runs",
             mend="check the options of the outcome against the length of the runs",
         )
     names = {"population_replicates": "replicates", "population_refits": "refits"}

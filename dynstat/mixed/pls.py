@@ -63,12 +63,12 @@ class Solution:
 @dataclass(frozen=True)
 class _Factor:
     lambdas: list[Array]
-    own: Array         # chol of Λ₁'D Λ₁ + I, level by level
-    f1: Array          # Λ₁'F, columns not yet scaled
-    fr: Array          # F with scaled columns
-    rr: Array          # rest with scaled columns
-    h: Array           # own⁻¹ Λ₁'F, scaled
-    chol: Array        # lower factor of the Schur complement, bordered by X and y
+    own: Array  # chol of Λ₁'D Λ₁ + I, level by level
+    f1: Array  # Λ₁'F, columns not yet scaled
+    fr: Array  # F with scaled columns
+    rr: Array  # rest with scaled columns
+    h: Array  # own⁻¹ Λ₁'F, scaled
+    chol: Array  # lower factor of the Schur complement, bordered by X and y
     logdet_a: float
     logdet_x: float
     r2: float
@@ -115,7 +115,7 @@ class PenalisedLeastSquares:
         slot = self.slots[term]
         out = np.zeros((slot.width, slot.width))
         rows, cols = _lower(slot.width)
-        out[rows, cols] = theta[slot.start:slot.stop]
+        out[rows, cols] = theta[slot.start : slot.stop]
         return out
 
     def criterion(self, theta: Array) -> float:
@@ -127,7 +127,7 @@ class PenalisedLeastSquares:
         """Return the profiled criterion and its derivative by theta.
 
         With d V₀ = Z(dΛ Λ' + Λ dΛ')Z', u the spherical effects and v = Z'P₀y, the derivative is
-        2⟨Z'P₀ZΛ − (df/r²) v u', dΛ⟩ over the levels of each factor (for ML with V₀⁻¹ in place of the first P₀).
+        2⟨Z'P₀ZΛ − (df/r²) v u', dΛ⟩ over the levels of each factor (ML: V₀⁻¹ in place of the first P₀).
         """
         factor = self._factor(np.asarray(theta, dtype=np.float64))
         if factor is None:
@@ -143,22 +143,26 @@ class PenalisedLeastSquares:
         cross = self.cross
         sigma2 = factor.r2 / self.df
         u1, coef = self._spherical(factor)
-        root = factor.chol[self.zs:-1, self.zs:-1].T @ cross.x_root if cross.p else np.zeros((0, 0))
+        root = factor.chol[self.zs : -1, self.zs : -1].T @ cross.x_root if cross.p else np.zeros((0, 0))
         beta = cross.beta_ols.copy()
         vcov = np.zeros((0, 0))
         if cross.p:
-            beta = beta + linalg.solve_triangular(cross.x_root, coef[self.zs:])
+            beta = beta + linalg.solve_triangular(cross.x_root, coef[self.zs :])
             inverse = linalg.solve_triangular(root, np.eye(cross.p))
             vcov = sigma2 * inverse @ inverse.T
-        spherical = [u1] + [coef[a:b].reshape(-1, blk.width) for (a, b), blk in
-                            zip(cross.offsets, cross.blocks[1:], strict=True)]
-        inner = _inverse(factor.chol[:self.zs, :self.zs])
-        k = _solve_upper(factor.own, factor.h)[..., :self.zs]
+        spherical = [u1] + [
+            coef[a:b].reshape(-1, blk.width)
+            for (a, b), blk in zip(cross.offsets, cross.blocks[1:], strict=True)
+        ]
+        inner = _inverse(factor.chol[: self.zs, : self.zs])
+        k = _solve_upper(factor.own, factor.h)[..., : self.zs]
         own = _inverse_levels(factor.own) + np.einsum("lai,ij,lbj->lab", k, inner, k, optimize=True)
         conditional = [own]
         for (a, b), block in zip(cross.offsets, cross.blocks[1:], strict=True):
             piece = inner[a:b, a:b].reshape(block.levels, block.width, block.levels, block.width)
-            conditional.append(np.einsum("laib->liab", piece)[np.arange(block.levels), np.arange(block.levels)])
+            conditional.append(
+                np.einsum("laib->liab", piece)[np.arange(block.levels), np.arange(block.levels)]
+            )
         effects, covariances = [], []
         for t, slot in enumerate(self.slots):
             lam = self.template(theta, t)
@@ -199,7 +203,7 @@ class PenalisedLeastSquares:
         lambdas = self._lambdas(theta)
         lam1 = lambdas[0]
         try:
-            own = np.linalg.cholesky(lam1.T @ cross.own @ lam1 + np.eye(lam1.shape[0]))
+            own: Array = np.asarray(np.linalg.cholesky(lam1.T @ cross.own @ lam1 + np.eye(lam1.shape[0])))
         except np.linalg.LinAlgError:
             return None
         f1 = cross.side * lam1[0, 0] if lam1.size == 1 else lam1.T @ cross.side
@@ -216,8 +220,16 @@ class PenalisedLeastSquares:
         logs = 2 * np.log(np.diagonal(chol))
         own_logs = 2 * np.log(np.diagonal(own, axis1=1, axis2=2))
         return _Factor(
-            lambdas, own, f1, fr, rr, h, chol, float(own_logs.sum() + logs[:zs].sum()),
-            float(logs[zs:-1].sum()) + cross.x_logdet, float(chol[-1, -1] ** 2),
+            lambdas,
+            own,
+            f1,
+            fr,
+            rr,
+            h,
+            chol,
+            float(own_logs.sum() + logs[:zs].sum()),
+            float(logs[zs:-1].sum()) + cross.x_logdet,
+            float(chol[-1, -1] ** 2),
         )
 
     def _criterion(self, f: _Factor) -> float:
@@ -227,7 +239,11 @@ class PenalisedLeastSquares:
     def _spherical(self, f: _Factor) -> tuple[Array, Array]:
         """Return u of the first block, shape (q, k), and (u of the others, coefficients of X's basis)."""
         m = f.chol.shape[0] - 1
-        coef = linalg.solve_triangular(f.chol[:m, :m], f.chol[m, :m], lower=True, trans="T") if m else np.zeros(0)
+        coef = (
+            linalg.solve_triangular(f.chol[:m, :m], f.chol[m, :m], lower=True, trans="T")
+            if m
+            else np.zeros(0)
+        )
         right = f.h[..., -1] - f.h[..., :-1] @ coef
         return _solve_upper(f.own, right[..., None])[..., 0], coef
 
@@ -251,16 +267,16 @@ class PenalisedLeastSquares:
         j2, f2 = j.reshape(first.size, t), f.f1.reshape(first.size, -1)
         shift = cross.rest[:, -1] - f.rr[:, :-1] @ coef - u1.ravel() @ f2
         # For width one only the diagonal is wanted, for all blocks in one pass.
-        plain = np.einsum("ij,ij->i", f.rr[:self.zs, :t], inner[:self.zs]) - np.einsum(
-            "ij,ij->j", f2[:, :self.zs], j2[:, :self.zs]
+        plain = np.einsum("ij,ij->i", f.rr[: self.zs, :t], inner[: self.zs]) - np.einsum(
+            "ij,ij->j", f2[:, : self.zs], j2[:, : self.zs]
         )
         for (a, b), block in zip(cross.offsets, cross.blocks[1:], strict=True):
             w = block.width
             trace = np.full((w, w), plain[a:b].sum())
             for r in range(w if w > 1 else 0):
                 for c in range(w):
-                    trace[r, c] = np.vdot(f.rr[a + r:b:w, :t], inner[a + c:b:w, :]) - np.vdot(
-                        f2[:, a + r:b:w], j2[:, a + c:b:w]
+                    trace[r, c] = np.vdot(f.rr[a + r : b : w, :t], inner[a + c : b : w, :]) - np.vdot(
+                        f2[:, a + r : b : w], j2[:, a + c : b : w]
                     )
             v = shift[a:b]
             u = coef[a:b].reshape(-1, w)
@@ -268,7 +284,7 @@ class PenalisedLeastSquares:
         out = np.empty(self.n_theta)
         for slot in self.slots:
             rows, cols = _lower(slot.width)
-            out[slot.start:slot.stop] = scores[slot.block][slot.column + rows, slot.column + cols]
+            out[slot.start : slot.stop] = scores[slot.block][slot.column + rows, slot.column + cols]
         return out
 
 
@@ -291,10 +307,10 @@ def _inverse_levels(own: Array) -> Array:
     if own.shape[-1] == 1:
         return 1 / own**2
     inverse = np.linalg.inv(own)
-    return np.swapaxes(inverse, 1, 2) @ inverse
+    return np.asarray(np.swapaxes(inverse, 1, 2) @ inverse, dtype=np.float64)
 
 
 def _solve_upper(own: Array, right: Array) -> Array:
     if own.shape[-1] == 1:
         return right / own
-    return np.linalg.solve(np.swapaxes(own, 1, 2), right)
+    return np.asarray(np.linalg.solve(np.swapaxes(own, 1, 2), right), dtype=np.float64)

@@ -42,8 +42,11 @@ def population_draws(
     strata, ss = fitted.strata, fitted.ss
     if kind == "generalised" and strata is None:
         raise DynstatError(
-            "S404", "the generalised interval needs a balanced design", where=design.formula.text,
-            expected="equal replication and orthogonal factors", mend="use population='bootstrap'",
+            "S404",
+            "the generalised interval needs a balanced design",
+            where=design.formula.text,
+            expected="equal replication and orthogonal factors",
+            mend="use population='bootstrap'",
         )
     if strata is not None and ss is not None and kind in ("auto", "generalised"):
         chi2 = rng.chisquare(strata.df, (replicates, strata.df.size))
@@ -97,9 +100,9 @@ def bias_corrected(draws: Array, observed: Array) -> Array:
     grid = special.ndtri((np.arange(b) + 0.5) / b)
     below = (np.mean(draws < observed, axis=0) + np.mean(draws <= observed, axis=0)) / 2
     z0 = special.ndtri(np.clip(below, 1 / (2 * b), 1 - 1 / (2 * b)))
-    return np.column_stack([
-        np.quantile(draws[:, j], special.ndtr(2 * z0[j] + grid)) for j in range(draws.shape[1])
-    ])
+    return np.column_stack(
+        [np.quantile(draws[:, j], special.ndtr(2 * z0[j] + grid)) for j in range(draws.shape[1])]
+    )
 
 
 def _shares(components: Array) -> Array:

@@ -72,7 +72,12 @@ class LmerResult:
 
     @classmethod
     def build(
-        cls, design: Design, pls: PenalisedLeastSquares, theta: Array, solution: Solution, record: FitRecord,
+        cls,
+        design: Design,
+        pls: PenalisedLeastSquares,
+        theta: Array,
+        solution: Solution,
+        record: FitRecord,
         singular: bool,
     ) -> LmerResult:
         """Name the numbers of a solution."""
@@ -85,18 +90,27 @@ class LmerResult:
             shift += per_row[:, 0] if term.values is None else np.sum(per_row * term.values, axis=1)
         fitted = design.x @ solution.beta + shift
         boundary = tuple(
-            _shown(term) for t, term in enumerate(design.terms)
+            _shown(term)
+            for t, term in enumerate(design.terms)
             if np.any(np.diag(pls.template(theta, t)) < SINGULAR_TOLERANCE)
         )
         return cls(
-            formula=design.formula.text, reml=pls.reml, nobs=design.n,
+            formula=design.formula.text,
+            reml=pls.reml,
+            nobs=design.n,
             fixef=pd.Series(solution.beta, names, name="fixef", dtype=float),
-            vcov=pd.DataFrame(solution.vcov, names, names), sigma=float(np.sqrt(solution.sigma2)),
-            theta=pd.Series(theta, _theta_names(design.terms), name="theta"), criterion=solution.criterion,
+            vcov=pd.DataFrame(solution.vcov, names, names),
+            sigma=float(np.sqrt(solution.sigma2)),
+            theta=pd.Series(theta, _theta_names(design.terms), name="theta"),
+            criterion=solution.criterion,
             varcorr=_varcorr(design.terms, pls, theta, solution.sigma2),
             fitted=pd.Series(fitted, design.index, name=".fitted"),
             residuals=pd.Series(design.y - fitted, design.index, name=".resid"),
-            singular=singular, boundary_terms=boundary, record=record, design=design, solution=solution,
+            singular=singular,
+            boundary_terms=boundary,
+            record=record,
+            design=design,
+            solution=solution,
         )
 
     @property
@@ -135,7 +149,12 @@ class LmerResult:
             self.design.terms, self.solution.effects, self.solution.covariances, strict=True
         ):
             for c, column in enumerate(term.columns):
-                piece = {"grpvar": term.name, "term": column, "grp": list(term.levels), "condval": modes[:, c]}
+                piece = {
+                    "grpvar": term.name,
+                    "term": column,
+                    "grp": list(term.levels),
+                    "condval": modes[:, c],
+                }
                 if condvar:
                     piece["condsd"] = np.sqrt(np.maximum(cov[:, c, c], 0))
                 pieces.append(pd.DataFrame(piece))
@@ -160,38 +179,74 @@ class LmerResult:
         out = []
         if "fixed" in wanted:
             se = np.sqrt(np.diag(self.vcov))
-            out.append(pd.DataFrame({
-                "effect": "fixed", "term": list(self.fixef.index), "estimate": self.fixef.to_numpy(),
-                "std.error": se, "statistic": self.fixef.to_numpy() / se,
-            }))
+            out.append(
+                pd.DataFrame(
+                    {
+                        "effect": "fixed",
+                        "term": list(self.fixef.index),
+                        "estimate": self.fixef.to_numpy(),
+                        "std.error": se,
+                        "statistic": self.fixef.to_numpy() / se,
+                    }
+                )
+            )
         if "ran_pars" in wanted:
-            out.append(pd.DataFrame([
-                {"effect": "ran_pars", "group": row.grp, "estimate": row.sdcor, "term": (
-                    "sd__Observation" if row.grp == "Residual" else
-                    f"sd__{row.var1}" if row.var2 is None else f"cor__{row.var1}.{row.var2}")}
-                for row in self.varcorr.itertuples()
-            ]))
+            out.append(
+                pd.DataFrame(
+                    [
+                        {
+                            "effect": "ran_pars",
+                            "group": row.grp,
+                            "estimate": row.sdcor,
+                            "term": (
+                                "sd__Observation"
+                                if row.grp == "Residual"
+                                else f"sd__{row.var1}"
+                                if row.var2 is None
+                                else f"cor__{row.var1}.{row.var2}"
+                            ),
+                        }
+                        for row in self.varcorr.itertuples()
+                    ]
+                )
+            )
         if "ran_vals" in wanted:
-            modes = self.ranef().rename(columns={
-                "grpvar": "group", "grp": "level", "condval": "estimate", "condsd": "std.error"})
+            modes = self.ranef().rename(
+                columns={"grpvar": "group", "grp": "level", "condval": "estimate", "condsd": "std.error"}
+            )
             out.append(modes.assign(effect="ran_vals"))
         columns = ["effect", "group", "level", "term", "estimate", "std.error", "statistic"]
         return pd.concat([o.reindex(columns=columns) for o in out], ignore_index=True)
 
     def glance(self) -> pd.DataFrame:
         """Return one row: nobs, sigma, logLik, AIC, BIC, REMLcrit or deviance, df.residual."""
-        return pd.DataFrame([{
-            "nobs": self.nobs, "sigma": self.sigma, "logLik": self.loglik, "AIC": self.aic, "BIC": self.bic,
-            "REMLcrit" if self.reml else "deviance": self.criterion, "df.residual": self.nobs - self.npar,
-        }])
+        return pd.DataFrame(
+            [
+                {
+                    "nobs": self.nobs,
+                    "sigma": self.sigma,
+                    "logLik": self.loglik,
+                    "AIC": self.aic,
+                    "BIC": self.bic,
+                    "REMLcrit" if self.reml else "deviance": self.criterion,
+                    "df.residual": self.nobs - self.npar,
+                }
+            ]
+        )
 
     def augment(self) -> pd.DataFrame:
         """Return a row an observation: outcome, grouping factors, .fitted, .resid, .fixed."""
         groups = {t.name: np.asarray(t.levels, dtype=object)[t.codes] for t in self.design.terms}
-        return pd.DataFrame({
-            self.design.formula.response: self.design.y, **groups, ".fitted": self.fitted.to_numpy(),
-            ".resid": self.residuals.to_numpy(), ".fixed": self.design.x @ self.solution.beta,
-        }, index=self.design.index)
+        return pd.DataFrame(
+            {
+                self.design.formula.response: self.design.y,
+                **groups,
+                ".fitted": self.fitted.to_numpy(),
+                ".resid": self.residuals.to_numpy(),
+                ".fixed": self.design.x @ self.solution.beta,
+            },
+            index=self.design.index,
+        )
 
     def __str__(self) -> str:
         from .summary import summary_text
@@ -233,9 +288,15 @@ def _varcorr(terms: Sequence[Term], pls: PenalisedLeastSquares, theta: Array, si
         for i in range(term.width):
             for j in range(i + 1, term.width):
                 r = cov[i, j] / (sd[i] * sd[j]) if sd[i] * sd[j] > 0 else np.nan
-                rows.append({
-                    "grp": group, "var1": term.columns[i], "var2": term.columns[j], "vcov": cov[i, j], "sdcor": r,
-                })
+                rows.append(
+                    {
+                        "grp": group,
+                        "var1": term.columns[i],
+                        "var2": term.columns[j],
+                        "vcov": cov[i, j],
+                        "sdcor": r,
+                    }
+                )
     rows.append({"grp": "Residual", "var1": None, "var2": None, "vcov": sigma2, "sdcor": np.sqrt(sigma2)})
     frame = pd.DataFrame(rows)
     for column in ("var1", "var2"):

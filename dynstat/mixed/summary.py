@@ -22,8 +22,13 @@ def summary_text(m: LmerResult) -> str:
         cells = [f"{v:.1f}" if isinstance(v, float) else str(v) for v in values]
         lines += ["".join(f"{n:>10}" for n in names), "".join(f"{c:>10}" for c in cells), ""]
     scaled = np.quantile(m.residuals.to_numpy() / m.sigma, [0, 0.25, 0.5, 0.75, 1])
-    lines += ["Scaled residuals:", "".join(f"{n:>9}" for n in ("Min", "1Q", "Median", "3Q", "Max")),
-              "".join(f"{v:>9.4f}" for v in scaled), "", "Random effects:"]
+    lines += [
+        "Scaled residuals:",
+        "".join(f"{n:>9}" for n in ("Min", "1Q", "Median", "3Q", "Max")),
+        "".join(f"{v:>9.4f}" for v in scaled),
+        "",
+        "Random effects:",
+    ]
     lines += _random(m)
     groups = "; ".join(f"{g}, {q}" for g, q in m.ngroups.items())
     lines += [f"Number of obs: {m.nobs}, groups:  {groups}", ""]
@@ -50,15 +55,18 @@ def _random(m: LmerResult) -> list[str]:
         if row.var1 is not None:
             own = m.varcorr[(m.varcorr["grp"] == row.grp) & (m.varcorr["var2"] == row.var1)]
             corr = " ".join("" if np.isnan(v) else f"{v:.2f}" for v in own["sdcor"])
-        rows.append((
-            "" if row.grp == last else str(row.grp), "" if row.var1 is None else str(row.var1),
-            f"{row.vcov:.5g}", f"{row.sdcor:.4g}", corr,
-        ))
+        rows.append(
+            (
+                "" if row.grp == last else str(row.grp),
+                "" if row.var1 is None else str(row.var1),
+                f"{row.vcov:.5g}",
+                f"{row.sdcor:.4g}",
+                corr,
+            )
+        )
         last = row.grp
     widths = [max(len(r[c]) for r in rows) for c in range(5)]
-    return [
-        (" " + " ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True))).rstrip() for r in rows
-    ]
+    return [(" " + " ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True))).rstrip() for r in rows]
 
 
 def _fixed(m: LmerResult) -> list[str]:
