@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dynstat.dataset.schema import ALWAYS, COORDINATES
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_hash, sha256_file
 
 SCHEMA = "panel/1"
+_PROMPT_KEYS = {"id", "text", "category", "template", "split", "answers", "distractors"}
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,15 @@ class Panel:
                 found=self.split,
                 mend="name a split that the file holds",
             )
+        for column in sorted(set().union(*prompts) - _PROMPT_KEYS):
+            if column in COORDINATES or column in ALWAYS or not column.isidentifier():
+                raise DynstatError(
+                    "Y002",
+                    f"{column!r} cannot be a column of prompts",
+                    where=str(self.prompt_file),
+                    expected="a name of letters, digits and _ that the schema does not use",
+                    mend="rename it",
+                )
         empty = [p["id"] for p in prompts if not p["text"].strip()]
         if empty:
             raise DynstatError(

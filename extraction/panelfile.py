@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynstat import data_path
+from dynstat.dataset.schema import ALWAYS, COORDINATES
 from dynstat.errors import DynstatError
 from dynstat.registry import METRICS, parse_metric
 from dynstat.strictyaml import check_keys, load_yaml
@@ -144,17 +145,22 @@ def _model(raw: object, shared: Path | None, file: Path, where: str) -> ModelSpe
         isinstance(v, (dict, list, type(None))) for v in factors.values()
     ):
         raise _bad("factors", factors, "a mapping of text, numbers or booleans", where)
+    for factor in factors:
+        if factor in COORDINATES or factor in ALWAYS or not factor.isidentifier():
+            raise _bad(
+                "factors", factor, "a name of letters, digits and _ that the schema does not use", where
+            )
     own = keys.get("tokenizer", "own" if shared is None else None)
+    if own == "own":
+        tokenizer = None
+    else:
+        tokenizer = shared if own is None else _path(_text(keys, "tokenizer", where), file)
     return ModelSpec(
         id=name,
         kind=kind,
         location=location if kind == "hub" else str(_place(location, file)),
         revision=_text(keys, "revision", where, "local"),
-        tokenizer=None
-        if own == "own"
-        else shared
-        if own is None
-        else _path(_text(keys, "tokenizer", where), file),
+        tokenizer=tokenizer,
         family=_text(keys, "family", where, ""),
         factors=factors,
         weights_sha256=_text(keys, "weights_sha256", where, ""),
