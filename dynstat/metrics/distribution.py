@@ -216,7 +216,9 @@ def dispersion(
     if not 0 < threshold < 1:
         raise DynstatError("S404", "threshold must lie between 0 and 1", found=threshold)
     p = probabilities(x, form=form, valid=valid)
-    return np.where(np.isnan(p).any(axis=-1), np.nan, (p > threshold).sum(axis=-1).astype(np.float64))
+    # A probability equal to the threshold must not count for having been rounded up.
+    above = (p > threshold * (1 + 1e-9)).sum(axis=-1)
+    return np.where(np.isnan(p).any(axis=-1), np.nan, above.astype(np.float64))
 
 
 def effective_vocabulary(entropy: ArrayLike) -> Floats:

@@ -197,5 +197,5 @@ def _summarise(
             mean[i], sd[i], p[i] = column.mean(), column.std(ddof=1), monte_carlo_p(float(value), column)
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(sd > 0, (observed.ravel() - mean) / sd, np.nan)
-    shaped = [a.reshape(observed.shape) for a in (mean, sd, z, p)]
-    return RatioNull(kind, scale, observed, draws, *shaped, reason, seed)
+    a, b, c, d = (values.reshape(observed.shape) for values in (mean, sd, z, p))
+    return RatioNull(kind, scale, observed, draws, a, b, c, d, reason, seed)
