@@ -20,7 +20,7 @@ UNDECIDED = {
 # Inconclusive although the rule's own criteria may be met.
 HELD_BACK = {
     "by_construction": "A definition or a theorem gives this number, so it says nothing about the claim.",
-    "not_beyond_null": "The number is not beyond what its null gives; the data neither support nor reject this claim.",
+    "not_beyond_null": "The number is not beyond what its null gives; the data leave the claim open.",
 }
 
 

@@ -159,4 +159,4 @@ def _section(title: str, label: str, *blocks: str) -> str:
 
 
 def _wide(block: str) -> str:
-    return f":::: {{.column-page-right .ds-wide}}\n\n{block}\n\n::::"
+    return f":::: {{.column-page .ds-wide}}\n\n{block}\n\n::::"

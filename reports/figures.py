@@ -30,15 +30,15 @@ def shares(results: Results, out: Path) -> str:
         save_svg(variance_shares(rows, level=level), out / "figures" / f"{name}.svg", alt)
         blocks.append(
             f"![Shares of variance ({text(analysis)}). Filled marker and thick line: this panel, unadjusted "
-            f"{100 * level:g} % interval. Open circle and thin line: a population of models. Open square: chance "
-            f"level. Grey band: the range that the claim names.](figures/{name}.svg){{#fig-{name} "
+            f"{100 * level:g} % interval. Open circle and thin line: a population of models. Open square: "
+            f"chance level. Grey band: the range that the claim names.](figures/{name}.svg){{#fig-{name} "
             f'fig-alt="{text(alt)}" width=6.5in}}'
         )
     return "\n\n".join(blocks)
 
 
 def overviews(results: Results, out: Path) -> str:
-    """Draw the overview figures for which the results hold values (``overview.<metric>.<model>.<number>``)."""
+    """Draw the overview figures that the results hold values for (``overview.<metric>.<model>.<n>``)."""
     from ..plotting.style import save_svg
     from ..plotting.trajectories import (
         describe_profile,
@@ -86,7 +86,7 @@ def by_key(results: Results, analysis: str) -> dict[str, EstimateRow]:
 
 
 def chance(estimates: dict[str, EstimateRow], term: str) -> tuple[EstimateRow, str] | None:
-    """Return where the chance level of a term stands: an estimate of its own, or a diagnostic of the share."""
+    """Return where a term's chance level stands: an estimate of its own, or a diagnostic of the share."""
     for key in (f"chance.{term}", f"chance.share.{term}"):
         if key in estimates and "value" in estimates[key].fields:
             return estimates[key], "value"

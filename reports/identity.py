@@ -38,8 +38,8 @@ def shares(results: Results) -> str:
         blocks.append(
             table(
                 label,
-                f"Shares of variance of analysis {text(analysis)}, with unadjusted {words}; beside them eta² and omega² "
-                "of the fixed-effects analysis of variance, and the chance level.",
+                f"Shares of variance of analysis {text(analysis)}, with unadjusted {words}; beside them eta² "
+                "and omega² of the fixed-effects analysis of variance, and the chance level.",
                 ["Term", "This panel", "Population of models", "eta²", "omega²", "Chance level"],
                 rows,
                 [20, 24, 24, 10, 10, 12],
@@ -185,10 +185,10 @@ def methods(results: Results) -> str:
         [
             text(e.analysis),
             text(e.key),
-            ", ".join(f"{text(k.partition('.')[2])}{NBSP}{span(v)}" for k, v in marks),
+            ", ".join(f"{text(k.partition('.')[2])}{NBSP}{span(v)}" for k, v in given),
         ]
         for e in results.estimates
-        if (marks := [(k, v) for k, v in e.fields.items() if k.startswith(("diagnostics.", "null."))])
+        if (given := [(k, v) for k, v in e.fields.items() if k.startswith(("diagnostics.", "null."))])
     ]
     if found:
         blocks.append(

@@ -1,4 +1,4 @@
-"""`report check`: is the report whole, does everything resolve, and does every number stand in results.json?"""
+"""`report check`: is a report whole, does everything resolve, and is every number that of results.json?"""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def document(text: str, results: Results, folder: Path) -> tuple[list[str], int]
 
 
 def cells(row: str) -> int:
-    """Return the number of cells of a pipe-table row; escaped pipes and those inside quoted keys do not count.
+    """Return the number of cells of a pipe-table row; escaped pipes do not count.
 
     Examples
     --------

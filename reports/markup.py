@@ -100,7 +100,7 @@ def bullets(items: Sequence[str]) -> str:
 
 
 def slug(name: str, taken: Mapping[str, str] | None = None) -> str:
-    """Return `name` as part of a label: lower-case letters, digits, hyphens; unique against `taken`' values."""
+    """Return `name` as part of a label: lower-case letters, digits, hyphens; unique among `taken`."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "x"
     used = set((taken or {}).values())

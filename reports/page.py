@@ -1,4 +1,4 @@
-"""Checks of a rendered page: traced values, required tables, references that did not resolve, remote resources."""
+"""Checks of a rendered page: traced values, required tables, references, remote resources."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def find() -> str:
             "Quarto was not found",
             where=named or "the search path",
             expected="the program `quarto`",
-            mend="install it from quarto.org, or name it in the environment variable QUARTO; report.qmd is complete "
-            "without it",
+            mend="install it from quarto.org, or name it in the environment variable QUARTO; report.qmd is "
+            "complete without it",
         )
     return found
 
@@ -44,8 +44,8 @@ def render(out: Path, to: str = "html") -> Path:
     Raises
     ------
     DynstatError
-        S404 for an unknown format; F001 without a report; R503 without Quarto; R501 where Quarto stops or leaves
-        a reference unresolved.
+        S404 for an unknown format; F001 without a report; R503 without Quarto; R501 where Quarto stops or
+        leaves a reference unresolved.
     """
     if to not in FORMATS:
         raise DynstatError("S404", f"no format is called {to!r}", expected=" | ".join(FORMATS))

@@ -1,6 +1,7 @@
 """Recompute what a report says: every traced number against results.json, every decision from its p-values.
 
-After statcheck (Nuijten et al. 2016): a decision that does not follow is a worse fault than a number that differs.
+After statcheck (Nuijten et al. 2016): a decision that does not follow is a worse fault than a number
+that differs.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def decisions(results: Results) -> list[str]:
         expected = _expected(results, h, p_support, p_reject, alpha)
         if outcome not in expected:
             problems.append(
-                f"DECISION MISMATCH {h}: p of support {p_support:.3g} and of rejection {p_reject:.3g} at {alpha:.4g} "
-                f"give {' or '.join(expected)}, results.json says {outcome}"
+                f"DECISION MISMATCH {h}: p of support {p_support:.3g} and of rejection {p_reject:.3g} at "
+                f"{alpha:.4g} give {' or '.join(expected)}, results.json says {outcome}"
             )
         formatted = results.get(f"{h}.decision")
         if formatted and formatted.formatted.replace(" ", "_") != outcome:
@@ -70,7 +71,7 @@ def _expected(results: Results, h: str, p_support: float, p_reject: float, alpha
         return ("rejected",)
     if p_support > alpha or results.raw(f"{h}.reason_code") == "by_construction":
         return ("inconclusive",)
-    # In a claim of several parts one part's own rejection can hold back support although the joined p is small.
+    # One part's own rejection can hold back support of the whole although the joined p is small.
     joined = any(v.formatted.startswith("Joined by") for v in results.under(f"{h}.criterion"))
     return ("supported", "inconclusive") if joined else ("supported",)
 

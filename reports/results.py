@@ -37,7 +37,7 @@ class Value:
 
 @dataclass(frozen=True)
 class EstimateRow:
-    """The values of one estimate: ``fields["value"]``, ``fields["n.prompts"]``, ...; each a :class:`Value`."""
+    """The values of one estimate: ``fields["value"]``, ``fields["n.prompts"]``, ...; all :class:`Value`."""
 
     analysis: str
     key: str

@@ -73,8 +73,8 @@ def decisions(results: Results, cards: Mapping[str, str]) -> str:
     )
     return table(
         "tbl-decisions",
-        f"Every registered hypothesis, in the order of registration. Estimate with its {_level(results)}interval, "
-        f"unadjusted; {levels}.",
+        f"Every registered hypothesis, in the order of registration. Estimate with its "
+        f"{_level(results)}interval, unadjusted; {levels}.",
         ["ID", "Claim as registered", "Role", "Estimate [interval]", "Decision", "Reason", "Flags"],
         rows or [_empty(7, "The plan registers no hypothesis.")],
         [5, 27, 12, 18, 14, 17, 7],

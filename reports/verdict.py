@@ -7,12 +7,12 @@ from .results import DECISIONS, STATES, Results
 from .words import EVIDENCE, GLYPH, WORD
 
 BANNER = (
-    "This run is **exploratory**: no locked plan fits these data. It shows estimates and makes no decision about any "
-    "claim. Nothing in it supports or rejects anything."
+    "This run is **exploratory**: no locked plan fits these data. It shows estimates and makes no decision "
+    "about any claim. Nothing in it supports or rejects anything."
 )
 AFTER_ACCESS = (
-    "The plan was locked **after its data had been accessed**. The decisions follow the plan's rules, and were not "
-    "registered before the data could be seen."
+    "The plan was locked **after its data had been accessed**. The decisions follow the plan's rules, and "
+    "were not registered before the data could be seen."
 )
 
 
@@ -28,7 +28,8 @@ def banner(results: Results) -> str:
 def verdict(results: Results) -> str:
     """Return the verdict box: counts, lock, evidence, data, deviations."""
     if results.exploratory:
-        counts = f"**{ds(results, 'derived.count.hypotheses')} claims in the plan, no decisions** (exploratory run)"
+        count = ds(results, "derived.count.hypotheses")
+        counts = f"**{count} claims in the plan, no decisions** (exploratory run)"
     else:
         parts = [
             f"{GLYPH.get(d, '')} {ds(results, f'derived.count.{d}')} {WORD[d]}".strip()

@@ -58,7 +58,7 @@ GLOSSARY = (
     (
         "Interval and decision",
         "intervals are shown at the level printed beside them and are not adjusted. Decisions "
-        "are made at the level of each test, which is the family's alpha divided by its number of hypotheses.",
+        "are made at the level of each test: the family's alpha divided by its number of hypotheses.",
     ),
     (
         "Chance level",

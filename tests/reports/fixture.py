@@ -1,4 +1,4 @@
-"""A small, realistic results.json: six claims, one of each outcome, six models, hostile strings where asked."""
+"""A small, realistic results.json: six claims, one of each outcome, six models, hostile strings on demand."""
 
 from __future__ import annotations
 

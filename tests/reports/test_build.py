@@ -47,10 +47,24 @@ def tree(out: Path) -> dict[str, Any]:
 def test_the_sections_stand_in_the_order_an_auditor_reads(tree: dict[str, Any]) -> None:
     top = [name for level, name, _ in _headings(tree) if level == 2]
     assert top == [
-        "verdict", "sec-timeline", "sec-claims", "sec-estimates", "sec-cards", "sec-deviations", "sec-dataflow",
-        "sec-identity", "on-this-panel", "sec-definitions", "sec-methods", "sec-exploratory", "no-decisions-here",
-        "sec-reproduction", "sec-reading", "sec-checklist", "sec-hashes",
-    ]  # fmt: skip
+        "verdict",
+        "sec-timeline",
+        "sec-claims",
+        "sec-estimates",
+        "sec-cards",
+        "sec-deviations",
+        "sec-dataflow",
+        "sec-identity",
+        "on-this-panel",
+        "sec-definitions",
+        "sec-methods",
+        "sec-exploratory",
+        "no-decisions-here",
+        "sec-reproduction",
+        "sec-reading",
+        "sec-checklist",
+        "sec-hashes",
+    ]
     assert [t for level, _, t in _headings(tree) if level == 3] == list(fixture.OUTCOMES)
 
 
@@ -72,7 +86,13 @@ def test_every_table_is_a_table_to_pandoc_and_every_cell_is_traced(tree: dict[st
     assert [row[0] for row in rows] == list(fixture.OUTCOMES)
     assert [row[1] for row in rows] == list(fixture.CLAIM_WORDS.values())
     assert [row[4] for row in rows] == [
-        "○ inconclusive", "✗ rejected", "✓ supported", "not testable", "inadmissible", "not run"]  # fmt: skip
+        "○ inconclusive",
+        "✗ rejected",
+        "✓ supported",
+        "not testable",
+        "inadmissible",
+        "not run",
+    ]
     assert rows[0][3] == ".123\u00a0[.041,\u00a0.304]"
     assert [r[0] for r in tables["tbl-rejected"][1:]] == ["A2"]
     assert "p of rejection < .001" in tables["tbl-rejected"][1][3]
@@ -83,7 +103,12 @@ def test_every_table_is_a_table_to_pandoc_and_every_cell_is_traced(tree: dict[st
     assert tables["tbl-dataflow"][3] == ["3", "runs analysed", "all", "864"]
     shares = {row[0]: row for row in tables["tbl-shares"][1:]}
     assert shares["category:prompt"][1:] == [
-        ".181\u00a0[.112,\u00a0.272]", ".190\u00a0[.101,\u00a0.301]", ".181", ".181", ".021"]  # fmt: skip
+        ".181\u00a0[.112,\u00a0.272]",
+        ".190\u00a0[.101,\u00a0.301]",
+        ".181",
+        ".181",
+        ".021",
+    ]
     assert shares["model:category"][2] == "—"
     assert [row[0] for row in tables["tbl-models"][1:]] == list(fixture.MODELS)
     origins = {row[0]: row[2] for row in tables["tbl-definitions"][1:]}
@@ -310,10 +335,9 @@ def test_nan_is_refused(tmp_path: Path) -> None:
 
 def test_pandoc_writes_a_page_that_the_check_accepts(out: Path, tmp_path: Path) -> None:
     page = out / "report.html"
-    subprocess.run(
-        [pypandoc.get_pandoc_path(), "-f", "markdown", "-s", "--embed-resources", "-o", str(page), "report.qmd"],
-        cwd=out, check=True,
-    )  # fmt: skip
+    program = pypandoc.get_pandoc_path()
+    options = ["-f", "markdown", "-s", "--embed-resources", "-o", str(page)]
+    subprocess.run([program, *options, "report.qmd"], cwd=out, check=True)
     lines = dynstat.reports.check(page)
     page.unlink()
     assert int(lines[0].split()[1]) > 300
@@ -340,3 +364,8 @@ def test_overview_figures_are_drawn_where_the_results_hold_their_values(tmp_path
     )
     assert dynstat.reports.check(folder)
     assert "median" in (folder / "figures" / "ratio-norm.svg").read_text(encoding="utf-8")
+
+
+def test_the_docs_name_every_required_table() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
+    assert all(f"`{label}`" in docs for label in REQUIRED_TABLES)

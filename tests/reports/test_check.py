@@ -54,34 +54,61 @@ def test_a_fresh_report_passes(out: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
-    "number": (lambda t: t.replace('[\\.123]{.ds key="A1.estimate"}', '[\\.124]{.ds key="A1.estimate"}', 1),
-               "A1.estimate is '.123', the report says '.124'"),
-    "decision": (lambda t: t.replace('[rejected]{.ds key="A2.decision"}', '[supported]{.ds key="A2.decision"}', 1),
-                 "DECISION MISMATCH"),
-    "count": (lambda t: t.replace('[1]{.ds key="derived.count.rejected"}', '[0]{.ds key="derived.count.rejected"}'),
-              "derived.count.rejected"),
-    "hash": (lambda t: t.replace('[5e5e5e5e5e5e]{.ds-short', '[5e5e5e5e5e5f]{.ds-short', 1), "data.content_hash"),
+    "number": (
+        lambda t: t.replace('[\\.123]{.ds key="A1.estimate"}', '[\\.124]{.ds key="A1.estimate"}', 1),
+        "A1.estimate is '.123', the report says '.124'",
+    ),
+    "decision": (
+        lambda t: t.replace('[rejected]{.ds key="A2.decision"}', '[supported]{.ds key="A2.decision"}', 1),
+        "DECISION MISMATCH",
+    ),
+    "count": (
+        lambda t: t.replace('[1]{.ds key="derived.count.rejected"}', '[0]{.ds key="derived.count.rejected"}'),
+        "derived.count.rejected",
+    ),
+    "hash": (
+        lambda t: t.replace("[5e5e5e5e5e5e]{.ds-short", "[5e5e5e5e5e5f]{.ds-short", 1),
+        "data.content_hash",
+    ),
     "claim": (lambda t: t.replace("explains 7", "explains 8"), "A1.claim"),
-    "key": (lambda t: t.replace('key="A1.p_support"', 'key="A1.p_suport"'), "no value has the key 'A1.p_suport'"),
-    "reference": (lambda t: t.replace("@tbl-deviations", "@tbl-deviation"), "'tbl-deviation' resolves to no label"),
+    "key": (
+        lambda t: t.replace('key="A1.p_support"', 'key="A1.p_suport"'),
+        "no value has the key 'A1.p_suport'",
+    ),
+    "reference": (
+        lambda t: t.replace("@tbl-deviations", "@tbl-deviation"),
+        "'tbl-deviation' resolves to no label",
+    ),
     "link": (lambda t: t.replace("(#sec-card-a1)", "(#sec-card-x)"), "'sec-card-x' resolves to no label"),
     "label twice": (lambda t: t.replace("{#sec-reading}", "{#sec-methods}"), "'sec-methods' stands 2 times"),
     "table": (lambda t: t.replace("{#tbl-rejected ", "{#tbl-rejections "), "table 'tbl-rejected' is missing"),
-    "figure": (lambda t: t.replace("figures/variance-shares.svg", "figures/x.svg"), "figures/x.svg does not exist"),
+    "figure": (
+        lambda t: t.replace("figures/variance-shares.svg", "figures/x.svg"),
+        "figures/x.svg does not exist",
+    ),
     "alt": (lambda t: t.replace("fig-alt=", "fig-alto="), "no alt text"),
     "div": (lambda t: t.replace("\n\n:::\n", "\n\n", 1), "div not closed"),
     "div closed": (lambda t: t + "\n:::\n", "closed that was not opened"),
     "fence": (lambda t: t + "\n```\nx\n", "code fence is not closed"),
     "shortcode": (lambda t: t + "\n`{{< include /etc/passwd >}}`\n", "shortcode"),
-    "row": (lambda t: t.replace("| runs analysed | all |", "| runs analysed | all | x |"), "5 cells, its header 4"),
+    "row": (
+        lambda t: t.replace("| runs analysed | all |", "| runs analysed | all | x |"),
+        "5 cells, its header 4",
+    ),
     "forbidden": (lambda t: t + "\nA1 shows a trend, marginally.\n", "forbidden word 'trend'"),
-    "front matter key": (lambda t: t.replace("    toc: true", "    tocc: true", 1), "unknown key 'format.html.tocc'"),
-    "front matter type": (lambda t: t.replace("    toc: true", "    toc: maybe", 1), "format.html.toc must be bool"),
+    "front matter key": (
+        lambda t: t.replace("    toc: true", "    tocc: true", 1),
+        "unknown key 'format.html.tocc'",
+    ),
+    "front matter type": (
+        lambda t: t.replace("    toc: true", "    toc: maybe", 1),
+        "format.html.toc must be bool",
+    ),
     "front matter value": (lambda t: t.replace("theme: default", "theme: cosmo"), "theme must be 'default'"),
     "engine": (lambda t: t.replace("engine: markdown\n", ""), "engine is missing"),
     "yaml": (lambda t: t.replace("lang: en", "lang: en\nlang: de"), "stands twice"),
     "no front matter": (lambda t: t[4:], "front matter is missing"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -142,10 +169,9 @@ def test_by_construction_holds_back_support(tmp_path: Path) -> None:
 
 def _page(out: Path) -> Path:
     page = out / "report.html"
-    subprocess.run(
-        [pypandoc.get_pandoc_path(), "-f", "markdown", "-s", "--embed-resources", "-o", str(page), "report.qmd"],
-        cwd=out, check=True,
-    )  # fmt: skip
+    program = pypandoc.get_pandoc_path()
+    options = ["-f", "markdown", "-s", "--embed-resources", "-o", str(page)]
+    subprocess.run([program, *options, "report.qmd"], cwd=out, check=True)
     return page
 
 
