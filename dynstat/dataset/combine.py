@@ -269,13 +269,13 @@ def _agree(name: str, old: np.ndarray, new: np.ndarray, both: np.ndarray, part: 
         differ &= ~(np.isnan(old) & np.isnan(new))
     if differ.any():
         at = tuple(np.argwhere(differ)[0])
-        label = ", ".join(f"{d} {part[d].values[i]!r}" for d, i in zip(DIMS, at, strict=False))
+        label = ", ".join(f"{d} {part[d].values[i]}" for d, i in zip(DIMS, at, strict=False))
         raise DynstatError(
             "D105",
             f"two datasets hold different values of {name}",
             where=f"{name} at {label}",
-            found=repr(new[at]),
-            expected=repr(old[at]),
+            found=new[at],
+            expected=old[at],
             mend="keep the one you trust; equal runs must have equal values",
         )
 

@@ -48,7 +48,8 @@ def check_text(values: Iterable[Any], where: str) -> None:
 
 def text_array(values: Any, where: str) -> np.ndarray:
     """Return `values` as a checked object array of str; pandas categories and string types are converted."""
-    array = np.asarray(values)
+    # As objects: numpy's fixed-width strings would cut trailing NULs before they are seen.
+    array = values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
     out = np.empty(array.shape, dtype=object)
     # numpy's own string types hold str subclasses; files and hashes want plain str.
     flat = [str(v) if isinstance(v, str) else v for v in array.ravel().tolist()]

@@ -187,7 +187,7 @@ def _variables(ds: xr.Dataset) -> Iterator[Problem]:
         definition = str(variable.attrs.get("definition", ""))
         if definition in METRICS:
             metric = METRICS.get(definition)
-            if variable.attrs.get("units") != metric.units:
+            if variable.attrs.get("units", metric.units) != metric.units:
                 yield Problem(
                     "attribute",
                     f"{name}, attribute units",
