@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DynstatError, DynstatWarning
-from .formula import MixedFormula, RandomTerm
+from .formula import MixedFormula, RandomTerm, marked
 
 Array = NDArray[np.float64]
 
@@ -209,11 +209,11 @@ def _used_columns(formula: MixedFormula, data: pd.DataFrame) -> list[str]:
     wanted += [v for t in formula.random for v in t.variables]
     wanted = list(dict.fromkeys(wanted))
     if missing := [v for v in wanted if v not in data.columns]:
-        at = formula.text.find(missing[0])
+        at = re.search(rf"(?<!\w){re.escape(missing[0])}(?!\w)", formula.text)
         raise DynstatError(
             "S401",
             f"the data hold no column {missing[0]!r}",
-            where=formula.text + ("\n" + " " * (12 + at) + "^" * len(missing[0]) if at >= 0 else ""),
+            where=marked(formula.text, at.start(), len(missing[0])) if at else formula.text,
             found=", ".join(missing),
             expected="one of " + ", ".join(map(str, data.columns)),
             mend="correct the name, or add the column",
@@ -222,8 +222,9 @@ def _used_columns(formula: MixedFormula, data: pd.DataFrame) -> list[str]:
 
 
 def _response(formula: MixedFormula, rows: pd.DataFrame) -> Array:
-    y, _ = _columns(formula.response + " - 1", rows, formula.text)
-    if y.shape[1] != 1:
+    y, names = _columns(formula.response + " - 1", rows, formula.text)
+    # Words would be coded as a column a word; its name tells.
+    if y.shape[1] != 1 or names[0].replace(" ", "") != formula.response.strip("`").replace(" ", ""):
         raise DynstatError(
             "S401",
             "the left side is not one number a row",

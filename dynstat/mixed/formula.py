@@ -282,9 +282,13 @@ class _Parser:
     def _error(self, what: str, token: Token | None, mend: str) -> DynstatError:
         where = self.text
         if token is not None:
-            # The message indents values by 12 columns; the mark stands under the token.
-            where += "\n" + " " * (12 + token.start) + "^" * len(token.text)
+            where = marked(self.text, token.start, len(token.text))
         return DynstatError("S401", what, where=where, found=token.text if token else "", mend=mend)
+
+
+def marked(text: str, start: int, length: int) -> str:
+    """Return the formula on a line of its own with a mark under one piece of it."""
+    return f"\n    {text}\n    {' ' * start}{'^' * length}"
 
 
 def _unwrap(tokens: Sequence[Token]) -> Sequence[Token]:
