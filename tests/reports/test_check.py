@@ -167,12 +167,14 @@ def test_by_construction_holds_back_support(tmp_path: Path) -> None:
     assert dynstat.reports.check(folder)
 
 
-def _page(out: Path) -> Path:
-    page = out / "report.html"
+@pytest.fixture(scope="module")
+def page(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(shutil.copytree(whole, tmp_path_factory.mktemp("page") / "out"))
+    options = ["-f", "markdown", "-s", "--embed-resources", "-o", "report.html"]
     program = pypandoc.get_pandoc_path()
-    options = ["-f", "markdown", "-s", "--embed-resources", "-o", str(page)]
-    subprocess.run([program, *options, "report.qmd"], cwd=out, check=True)
-    return page
+    subprocess.run([program, *options, "report.qmd"], cwd=folder, check=True)
+    assert dynstat.reports.check(folder)
+    return folder / "report.html"
 
 
 @pytest.mark.parametrize(
@@ -186,13 +188,11 @@ def _page(out: Path) -> Path:
         ("</body>", '<img src="data:x"></body>', "no alt text"),
     ],
 )
-def test_faults_of_a_page_are_found(old: str, new: str, said: str, out: Path) -> None:
-    page = _page(out)
-    assert dynstat.reports.check(out)
+def test_faults_of_a_page_are_found(old: str, new: str, said: str, page: Path, out: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert old in text
-    page.write_text(text.replace(old, new, 1), encoding="utf-8")
-    assert any(said in p for p in _problems(page))
+    (out / "report.html").write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert any(said in p for p in _problems(out / "report.html"))
 
 
 def _fake_quarto(folder: Path, log: str, code: int = 0, page: bool = True) -> Path:
