@@ -76,6 +76,7 @@ CODES: dict[str, Entry] = {
     "D106": Entry(
         "value cannot be stored", _U, "NetCDF would change it silently (NUL bytes, None, categories)."
     ),
+    "D107": Entry("export needs pyarrow", _U, "Parquet is written by pyarrow: `pip install pyarrow`; or write CSV."),
     # extraction
     "X201": Entry(
         "model not found", _R, "Neither a folder, a GGUF file nor a cached or reachable hub repository."
