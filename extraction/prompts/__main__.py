@@ -55,7 +55,8 @@ def _report(path: Path, tokenizer: Path) -> None:
         print(f"{path.name}: tokens of {column!r} by {group}")
         for name, entry in table.items():
             lengths = ", ".join(f"{length} x {n}" for length, n in entry["lengths"].items())
-            print(f"  {name:<22} n {entry['n']:>3}  mean {entry['mean']:6.2f}  sd {entry['sd']:5.2f}  {lengths}")
+            summary = f"n {entry['n']:>3}  mean {entry['mean']:6.2f}  sd {entry['sd']:5.2f}"
+            print(f"  {name:<22} {summary}  {lengths}")
         mean_gap, sd_gap = largest_gaps(table)
         print(f"  largest gap of means {mean_gap:.2f}, of standard deviations {sd_gap:.2f}")
 

@@ -13,13 +13,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dynstat.errors import DynstatError
 
 from .cloze_rejected import REJECTED
-from .matching import Encodes, token_lengths
+from .matching import token_lengths
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SEED = 20261120
 PER_SOURCE = 24
@@ -31,12 +35,13 @@ LEAST_SEEN = 3
 LEAST_SHARES = (0.1, 0.05, 0.03, 0.02, 0.01)
 _ENDINGS = ("ing", "ed", "ly", "ness", "tion", "ment", "est", "eth", "s")
 _FUNCTION_WORDS = frozenset(
-    "the and but for nor yet that this these those with from into unto upon over under after before him her "
-    "his hers she they them their theirs thee thou thy thine you your yours our ours who whom whose which what "
-    "when where why how all any some none not own self himself herself itself themselves myself yourself was "
-    "were are been being have has had hath doth did does done shall will should would could may might must can "
-    "there here then than too very also only even more most such same other another both either neither one two "
-    "ever never again now out off down away about well much many least less let".split()
+    "the and but for nor yet that this these those with from into unto upon over under after before "
+    "him her his hers she they them their theirs thee thou thy thine you your yours our ours who whom "
+    "whose which what when where why how all any some none not own self himself herself itself "
+    "themselves myself yourself was were are been being have has had hath doth did does done shall "
+    "will should would could may might must can there here then than too very also only even more "
+    "most such same other another both either neither one two ever never again now out off down away "
+    "about well much many least less let".split()
 )
 _SPEAKER = re.compile(r"^[A-Z][A-Z .,']+\.?$")
 # A context cut inside quotation marks or brackets reads oddly.
@@ -86,7 +91,7 @@ class _Counts:
 def build_cloze(
     train: Mapping[str, str],
     held_out: Mapping[str, str],
-    tokenizer: Encodes,
+    tokenizer: Tokenizer,
     rng: int | np.random.Generator = SEED,
     per_source: int = PER_SOURCE,
 ) -> list[Cloze]:
@@ -97,7 +102,7 @@ def build_cloze(
     train, held_out : mapping of str to str
         Source to text (see ``dynstat.extraction.training.corpora``); only `held_out` is quoted, `train`
         gives the counts.
-    tokenizer : Encodes
+    tokenizer : Tokenizer
         The panel's tokenizer.
     rng : int or numpy.random.Generator
         Order in which qualifying places are taken.
@@ -231,7 +236,7 @@ def _places(text: str, source: str, counts: _Counts) -> Iterator[_Place]:
                     break
 
 
-def _tokens_of_words(own: Counter[str], tokenizer: Encodes) -> dict[str, int]:
+def _tokens_of_words(own: Counter[str], tokenizer: Tokenizer) -> dict[str, int]:
     words = sorted(w for w, n in own.items() if n >= 3 and w.isalpha())
     return dict(zip(words, token_lengths(tokenizer, [" " + w for w in words]), strict=True))
 

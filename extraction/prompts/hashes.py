@@ -7,11 +7,14 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dynstat.files import read_text, sha256_file, write_json
+from dynstat.files import read_text, sha256_file, write_atomic, write_json
 
-from .matching import Encodes, largest_gaps, length_table, token_lengths
+from .matching import largest_gaps, length_table, token_lengths
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 LICENCE = "CC0-1.0"
 #: File, the columns whose texts are measured, and the column that groups them.
@@ -60,8 +63,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     DynstatError
         F002 where the target cannot be written.
     """
-    from dynstat.files import write_atomic
-
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -69,14 +70,14 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def manifest(folder: Path, tokenizers: Mapping[str, Encodes]) -> dict[str, Any]:
+def manifest(folder: Path, tokenizers: Mapping[str, Tokenizer]) -> dict[str, Any]:
     """Describe the prompt files of a folder.
 
     Parameters
     ----------
     folder : Path
         Folder with the files of :data:`FILES`.
-    tokenizers : mapping of str to Encodes
+    tokenizers : mapping of str to Tokenizer
         Name to tokenizer, under which lengths are given.
 
     Returns
@@ -115,14 +116,14 @@ def manifest(folder: Path, tokenizers: Mapping[str, Encodes]) -> dict[str, Any]:
     return {"licence": LICENCE, "files": files}
 
 
-def write_manifest(folder: Path, tokenizers: Mapping[str, Encodes]) -> Path:
+def write_manifest(folder: Path, tokenizers: Mapping[str, Tokenizer]) -> Path:
     """Write ``MANIFEST.json`` beside the prompt files.
 
     Parameters
     ----------
     folder : Path
         Folder with the files of :data:`FILES`.
-    tokenizers : mapping of str to Encodes
+    tokenizers : mapping of str to Tokenizer
         Name to tokenizer.
 
     Returns

@@ -5,20 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dynstat.errors import DynstatError
 
-
-class Encodes(Protocol):
-    """Anything of the ``tokenizers`` library's shape."""
-
-    def encode_batch(self, input: list[str], add_special_tokens: bool = True) -> list[Any]:  # noqa: A002
-        """Encode texts to objects with ``ids``."""
-        ...
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
-def load_tokenizer(path: Path) -> Encodes:
+def load_tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer of a ``tokenizer.json`` or of a GGUF file.
 
     Parameters
@@ -28,7 +23,7 @@ def load_tokenizer(path: Path) -> Encodes:
 
     Returns
     -------
-    Encodes
+    Tokenizer
         The fast tokenizer, read from the file itself.
 
     Raises
@@ -51,12 +46,12 @@ def load_tokenizer(path: Path) -> Encodes:
     return Tokenizer.from_file(str(path))
 
 
-def token_lengths(tokenizer: Encodes, texts: Sequence[str]) -> list[int]:
+def token_lengths(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
     """Count the tokens of every text, special tokens left out.
 
     Parameters
     ----------
-    tokenizer : Encodes
+    tokenizer : Tokenizer
         A fast tokenizer.
     texts : sequence of str
         Prompts; for a word that is read after a prompt, the word with its leading space.
