@@ -175,13 +175,16 @@ def _commitment_times(ds: xr.Dataset, options: Mapping[str, Any]) -> NDArray[Any
         packed = np.take_along_axis(source.values, order, axis=-1)
         mask = np.arange(tokens.shape[-1]) <= rank[..., -1:]
         return _times(packed, mask, options)
+    layer_positions(ds)  # refuses a dataset without the last layers: settling is judged against them
     ok = ds["quality"].transpose(*DIMS).values == 0
-    times = _times(source.values, ok, options)
+    places = _times(source.values, ok, {**options, "relative": False})
+    # Positions on the dim become layer numbers or depths, since not every layer need be stored.
+    scale = ds["relative_depth"].transpose("model", "layer").values
     if not options["relative"]:
-        # Positions on the dim become layer numbers where not all layers were stored.
-        stored = ds["layer"].values.astype(np.float64)
-        times = np.where(np.isnan(times), np.nan, stored[np.nan_to_num(times).astype(np.intp)])
-    return METRICS.get("run_mean").resolve()(times, tokens)
+        scale = np.broadcast_to(ds["layer"].values.astype(np.float64), scale.shape)
+    index = np.nan_to_num(places).astype(np.intp).reshape(len(scale), -1)
+    times = np.take_along_axis(scale, index, axis=1).reshape(places.shape)
+    return _runs.run_mean(np.where(np.isnan(places), np.nan, times), tokens)
 
 
 def _times(values: NDArray[Any], mask: NDArray[np.bool_], options: Mapping[str, Any]) -> NDArray[Any]:

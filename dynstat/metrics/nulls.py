@@ -36,7 +36,8 @@ class RatioNull:
     p : ndarray, shape (...)
         Monte-Carlo p of a ratio at least as large, ``(1 + #) / (1 + B)``.
     reason : ndarray of int8
-        Index in ``REASONS``; z and p are NaN where it is not 0.
+        Index in ``REASONS``; z and p are NaN where it is not 0. A run that is frozen throughout has no values
+        relative to its mean.
     seed : int or None
         None where a generator was passed.
     """

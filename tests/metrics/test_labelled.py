@@ -174,6 +174,14 @@ def test_layers_by_number_when_few_are_stored():
         layer_positions(make([0, 1]))
     assert "m0" in error.value.where
     got = lab.run_metric(few, {"metric": "commitment_time@1"})
+    keep = [t for t in range(5, 16) if t != 9]
+    ids = few.top1_id.values[1, 1, 0][keep][:, :3]  # layers 0, 2, 3 of the model of four
+    settled = [
+        next(k for k, i in zip((0, 2, 3), range(3), strict=True) if (row[i:] == row[2]).all()) for row in ids
+    ]
+    assert got.values[1, 1, 0] == pytest.approx(np.mean(settled))
+    depth = lab.run_metric(few, {"metric": "commitment_time@1", "relative": True})
+    assert depth.values[1, 1, 0] == pytest.approx(np.mean(settled) / 3)
     assert got.max() <= 4 and set(np.unique(few.layer.values)) == {0, 2, 3, 4}
 
 
