@@ -250,6 +250,16 @@ def test_cloze_items_come_from_held_out_text_by_the_stated_rule(panel_tokenizer)
     assert cloze_rows([item])[0]["id"] == "cloze-s-01"
 
 
+@pytest.mark.skipif("DYNSTAT_CORPORA" not in os.environ, reason="DYNSTAT_CORPORA names no folder of corpora")
+def test_cloze_file_is_what_the_script_makes(panel_tokenizer, tmp_path):
+    from dynstat.extraction.training.corpora import held_out, train_text
+
+    corpora = Path(os.environ["DYNSTAT_CORPORA"])
+    items = build_cloze(train_text(corpora), held_out(corpora), panel_tokenizer)
+    write_rows(tmp_path / "cloze.csv", cloze_rows(items))
+    assert (tmp_path / "cloze.csv").read_bytes() == (FOLDER / "cloze.csv").read_bytes()
+
+
 def test_cloze_says_when_a_source_is_too_short(panel_tokenizer):
     with pytest.raises(DynstatError) as error:
         build_cloze({"s": "A b c d e."}, {"s": "A b c d e."}, panel_tokenizer, per_source=1)
