@@ -27,11 +27,12 @@ def shares(results: Results, out: Path) -> str:
         )
         name = "variance-shares" if number == 0 else f"variance-shares-{number + 1}"
         alt = describe_shares(rows, level=level)
+        band = " Grey band: the range that a claim names." if any(r.claimed for r in rows) else ""
         save_svg(variance_shares(rows, level=level), out / "figures" / f"{name}.svg", alt)
         blocks.append(
             f"![Shares of variance ({text(analysis)}). Filled marker and thick line: this panel, unadjusted "
             f"{100 * level:g} % interval. Open circle and thin line: a population of models. Open square: "
-            f"chance level. Grey band: the range that the claim names.](figures/{name}.svg){{#fig-{name} "
+            f"chance level.{band}](figures/{name}.svg){{#fig-{name} "
             f'fig-alt="{text(alt)}" width=6.5in}}'
         )
     return "\n\n".join(blocks)
@@ -76,8 +77,9 @@ def overviews(results: Results, out: Path) -> str:
 
 
 def share_analyses(results: Results) -> list[str]:
-    """Return the ids of analyses that hold variance shares."""
-    return list(dict.fromkeys(e.analysis for e in results.estimates if e.key.startswith("share.")))
+    """Return the ids of analyses that hold variance shares; exploratory ones only in an exploratory run."""
+    rows = (e for e in results.estimates if e.key.startswith("share."))
+    return list(dict.fromkeys(e.analysis for e in rows if results.exploratory or e.purpose != "exploratory"))
 
 
 def by_key(results: Results, analysis: str) -> dict[str, EstimateRow]:

@@ -39,7 +39,7 @@ def shares(results: Results) -> str:
             table(
                 label,
                 f"Shares of variance of analysis {text(analysis)}, with unadjusted {words}; beside them eta² "
-                "and omega² of the fixed-effects analysis of variance, and the chance level.",
+                "and omega² of the fixed-effects analysis of variance, and the chance level of the share.",
                 ["Term", "This panel", "Population of models", "eta²", "omega²", "Chance level"],
                 rows,
                 [20, 24, 24, 10, 10, 12],
@@ -178,7 +178,7 @@ def methods(results: Results) -> str:
             "Methods as executed: how each interval was made, on how many of what, with which seed.",
             ["Analysis", "Method", "Estimates", "Interval", "Unit", "n", "Seed"],
             rows,
-            [11, 15, 23, 20, 8, 12, 11],
+            [9, 14, 22, 19, 8, 19, 9],
         )
     ]
     found = [

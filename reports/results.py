@@ -18,7 +18,7 @@ FIELDS = ("key", "raw", "formatted", "analysis", "reason", "purpose", "method", 
 STAMPS = ("registered", "registered_after_access", "exploratory")
 DECISIONS = ("supported", "rejected", "inconclusive")
 STATES = ("not_testable", "inadmissible", "not_run")
-REQUIRED = ("study.id", "study.title", "study.stamp", "study.date")
+REQUIRED = ("study.id", "study.title", "study.stamp", "study.date", "deviation.n")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Results:
     def __init__(self, values: list[Value], where: str = "results.json") -> None:
         self.values = {v.key: v for v in values}
         self.where = where
+        self.derived: dict[str, Value] = {}
         self.derived = self._derive()
 
     @property

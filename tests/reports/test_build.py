@@ -314,6 +314,7 @@ def test_a_failing_build_leaves_the_old_report(out: Path, tmp_path: Path) -> Non
         (lambda r: r[3].update(raw="today"), "study.date"),
         (lambda r: r[2].update(raw="exploratory"), "exploratory run"),
         (lambda r: [x.update(raw="maybe") for x in r if x["key"] == "A1.decision"], "maybe"),
+        (lambda r: r.remove(next(x for x in r if x["key"] == "deviation.n")), "deviation.n"),
         (lambda r: r.clear(), "not a list"),
     ],
 )
@@ -369,3 +370,16 @@ def test_overview_figures_are_drawn_where_the_results_hold_their_values(tmp_path
 def test_the_docs_name_every_required_table() -> None:
     docs = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
     assert all(f"`{label}`" in docs for label in REQUIRED_TABLES)
+
+
+def test_exploratory_shares_of_a_registered_run_stay_apart(tmp_path: Path) -> None:
+    rows = fixture.results()
+    for row in [r for r in rows if r["key"].startswith("estimate.shares.share.")]:
+        key = row["key"].replace("estimate.shares.", "estimate.X1.")
+        rows.append(row | {"key": key, "analysis": "X1", "purpose": "exploratory", "reason": "exploratory"})
+    folder = fixture.save(tmp_path, rows)
+    tree = ast(dynstat.reports.build(folder).read_text(encoding="utf-8"))
+    assert len(walk(tree["blocks"], "Figure")) == 1 and "tbl-shares-2" not in _tables(tree)
+    assert [r[1] for r in _tables(tree)["tbl-exploratory"][1:]] == ["late_ct"] + [
+        f"share.{t}" for t in fixture.SHARES
+    ]
