@@ -184,6 +184,7 @@ def decompose(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DynstatWarning)
         design = build_design(parsed, data)
+    # What the fit warns of is said again below, from the place of the call.
     if slope := next((t for t in design.terms if not t.intercept_only), None):
         raise DynstatError(
             "S404",
@@ -197,7 +198,9 @@ def decompose(
     order = [[t.label for t in design.terms].index(name) for name in labels] + [len(labels)]
     resampler = _resampler(design, data, unit, strata)
     groups, uneven = _groups(resampler, unit, strata)
-    fit = lmer(formula, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DynstatWarning)
+        fit = lmer(formula, data)
     notes = _notes(design, fit, uneven)
     full = variance_components(design)
     left = _left_out(design, resampler, groups, full)
@@ -417,14 +420,16 @@ def _anova_estimates(
 
 
 def _notes(design: Design, fit: LmerResult, uneven: str) -> tuple[str, ...]:
-    notes = []
-    if uneven:
-        notes.append(uneven)
-        warnings.warn(uneven, DynstatWarning, stacklevel=3)
     few = [f"{t.label} ({len(t.levels)})" for t in design.terms if len(t.levels) < _FEW_LEVELS]
+    notes = [uneven] if uneven else []
     if few:
         notes.append(f"fewer than {_FEW_LEVELS} levels: {', '.join(few)}; their components are known poorly")
-        warnings.warn(notes[-1], DynstatWarning, stacklevel=3)
     if fit.singular:
         notes.append(f"singular fit: {', '.join(fit.boundary_terms)} at the boundary")
+    if not fit.record.converged:
+        notes.append(f"the optimiser did not converge: {fit.record.message}")
+    if design.dropped_columns:
+        notes.append(f"fixed columns determined by others were dropped: {', '.join(design.dropped_columns)}")
+    for note in notes:
+        warnings.warn(note, DynstatWarning, stacklevel=3)
     return tuple(notes)

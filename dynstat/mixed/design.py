@@ -229,9 +229,9 @@ def _response(formula: MixedFormula, rows: pd.DataFrame) -> Array:
             "S401",
             "the left side is not one number a row",
             where=formula.text,
-            found=f"{y.shape[1]} columns",
+            found=", ".join(names) or "no column",
             expected="one numeric outcome",
-            mend="name one numeric column, transformed at need",
+            mend="name one numeric column; write arithmetic as I(y + 1)",
         )
     return np.ascontiguousarray(y[:, 0])
 
