@@ -76,7 +76,7 @@ CODES: dict[str, Entry] = {
     "D106": Entry(
         "value cannot be stored", _U, "NetCDF would change it silently (NUL bytes, None, categories)."
     ),
-    "D107": Entry("export needs pyarrow", _U, "Parquet is written by pyarrow: `pip install pyarrow`; or write CSV."),
+    "D107": Entry("export needs pyarrow", _U, "Parquet needs `pip install pyarrow`; CSV needs nothing."),
     # extraction
     "X201": Entry(
         "model not found", _R, "Neither a folder, a GGUF file nor a cached or reachable hub repository."
@@ -136,7 +136,7 @@ CODES: dict[str, Entry] = {
     ),
     "P306": Entry("ledger was edited", _I, "The chain of hashes of ledger.jsonl is broken."),
     "P307": Entry("method not registered", _U, "A plan names methods as name@version from one registry."),
-    "P308": Entry("method changed since the lock", _I, "analysis.py or the version of dynstat differs."),
+    "P308": Entry("method changed since the lock", _I, "The study's code or the version of a method differs."),
     "P309": Entry("not exploratory", _U, "Only a locked plan can make a decision."),
     # statistics
     "S401": Entry("formula is not valid", _U, "The offending token is marked."),

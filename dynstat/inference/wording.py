@@ -6,7 +6,7 @@ import math
 
 # Quantities that cannot exceed 1 in size lose their leading zero.
 BOUNDED_SCALES = ("variance_share", "probability", "share", "correlation", "accuracy")
-_BOUNDED_KEYS = ("share.", "eta2.", "omega2.", "population.share.")
+_BOUNDED_KEYS = ("share.", "eta2.", "omega2.", "population.share.", "share_beyond.")
 
 
 def is_bounded(key: str = "", scale: str = "") -> bool:

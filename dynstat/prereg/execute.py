@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DynstatError
+from ..errors import DynstatError, DynstatWarning
 from ..inference.decision import Decision, decide, withhold
 from ..registry import METHODS
 
@@ -65,6 +66,7 @@ class Execution:
     failed: dict[str, str] = field(default_factory=dict)
     states: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     deviations: list[Deviation] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def execute(plan: Mapping[str, Any], ds: xr.Dataset, progress: Progress | None = None) -> Execution:
@@ -87,7 +89,8 @@ def execute(plan: Mapping[str, Any], ds: xr.Dataset, progress: Progress | None =
         if progress:
             progress(done, len(analyses), name)
         try:
-            out.estimates[name] = _analyse(spec, ds)
+            out.estimates[name], told = _analyse(spec, ds)
+            out.warnings += [f"{name}: {text}" for text in told]
         except DynstatError as e:
             out.failed[name] = f"{e.code} {e.what}"
             if name in plan["analyses"]:
@@ -132,11 +135,18 @@ def decide_all(lock: Lock, run: Execution) -> dict[str, Decision]:
     return out
 
 
-def _analyse(spec: Mapping[str, Any], ds: xr.Dataset) -> dict[str, Estimate]:
+def _analyse(spec: Mapping[str, Any], ds: xr.Dataset) -> tuple[dict[str, Estimate], list[str]]:
+    """Return the estimates of an analysis and what it warned of, which belongs into the results."""
     method = METHODS.get(spec["method"])
     function = method.resolve()
     outcome = dict(spec["outcome"]) if spec["outcome"] else None
-    return dict(function(ds, outcome=outcome, seed=int(spec["seed"]), **spec["options"]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DynstatWarning)
+        estimates = dict(function(ds, outcome=outcome, seed=int(spec["seed"]), **spec["options"]))
+    for w in caught:
+        if not issubclass(w.category, DynstatWarning):
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+    return estimates, [str(w.message) for w in caught if issubclass(w.category, DynstatWarning)]
 
 
 def _leave_out(plan: Mapping[str, Any], ds: xr.Dataset, out: Execution) -> xr.Dataset:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from .lock import Lock
 
+# What of the extraction can move a value; times and hosts cannot.
+EXTRACTION = ("torch", "transformers", "tokenizers", "gguf", "numpy", "device", "threads")
 LIBRARIES = ("numpy", "scipy", "pandas", "xarray", "netCDF4", "formulaic")
 
 
@@ -97,13 +99,22 @@ def add_environment(rows: Rows, ds: xr.Dataset) -> None:
             rows.note(f"environment.{name}", version(name))
         except PackageNotFoundError:
             continue
+    for name, values in _extraction(str(ds.attrs.get("provenance", ""))).items():
+        rows.note(f"environment.extraction.{name}", ", ".join(sorted(values)))
+
+
+def _extraction(text: str) -> dict[str, set[str]]:
+    """Return the versions and device of the extraction, from one record or a list of them, a shard each."""
     try:
-        provenance = json.loads(ds.attrs.get("provenance", "{}"))
+        records = json.loads(text or "[]")
     except json.JSONDecodeError:
-        provenance = {}
-    libraries = provenance.get("libraries", {}) if isinstance(provenance, dict) else {}
-    for name, value in sorted(libraries.items()) if isinstance(libraries, dict) else ():
-        rows.note(f"environment.extraction.{name}", str(value))
+        return {}
+    found: dict[str, set[str]] = {}
+    for record in records if isinstance(records, list) else [records]:
+        for name in EXTRACTION:
+            if isinstance(record, dict) and name in record:
+                found.setdefault(name, set()).add(str(record[name]))
+    return found
 
 
 def _jsonable(value: Any) -> Any:

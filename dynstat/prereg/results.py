@@ -11,6 +11,7 @@ import numpy as np
 from ..files import write_json
 from ..inference.rules import Rule
 from ..inference.wording import is_bounded, level, number, p_value
+from .overview import add_overview
 from .provenance import add_definitions, add_environment, event_words, reproduction
 from .rows import Rows, is_scalar
 
@@ -69,6 +70,9 @@ def write_results(
     rows.note("notrun.n", len(run.failed))
     for i, (analysis, why) in enumerate(sorted(run.failed.items()), start=1):
         rows.note(f"notrun.{i}", f"{analysis}: {why}", analysis_id=analysis)
+    for i, text in enumerate(run.warnings, start=1):
+        rows.note(f"warning.{i}", text)
+    add_overview(rows, plan, ds)
     add_definitions(rows, plan)
     for i, entry in enumerate(ledger, start=1):
         rows.note(f"timeline.{i}", entry["event"], time=entry["time"], event=event_words(entry))

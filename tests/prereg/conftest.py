@@ -233,7 +233,7 @@ def make_data(inputs: dict, level: float = 2.0, samples: int = 2, seed: int = 0,
         values=values,
         attrs={
             "inputs": canonical_json(inputs).decode(),
-            "provenance": json.dumps({"libraries": {"torch": "2.0"}}),
+            "provenance": json.dumps([{"torch": "2.0", "seconds": 3}, {"torch": "2.0"}]),
         },
     )
 

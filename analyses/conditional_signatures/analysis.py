@@ -1,0 +1,22 @@
+"""Methods of this study; nothing but their registration stands here, and no import but the registry."""
+
+from __future__ import annotations
+
+from dynstat.registry import METHODS, Method, Option
+
+METHODS.add(
+    Method(
+        name="conditional_signatures.null_z",
+        version=1,
+        path="dynstat.analyses.conditional_signatures.null_z:null_z",
+        summary="Per model, ratio_norm against what runs of the same length give by themselves.",
+        origin="dynstat",
+        reference="length-matched null of dynstat.metrics.nulls; percentile bootstrap over prompts",
+        options={
+            "replicates": Option(199, None, "draws of the null a run"),
+            "bootstrap": Option(999, None, "bootstrap samples of prompts"),
+            "alpha": Option(0.05, None, "a run is beyond the null where its Monte-Carlo p is at most this"),
+        },
+        metrics=("ratio_norm", "ratio_norm_z"),
+    )
+)

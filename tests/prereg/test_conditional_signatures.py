@@ -1,0 +1,265 @@
+"""The study itself: its numbers, its null, and what it decides on data whose shares are planted."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from dynstat import study_path
+from dynstat.dataset.build import build
+from dynstat.dataset.io import save
+from dynstat.errors import DynstatError
+from dynstat.files import canonical_json
+from dynstat.metrics.labelled import run_metric
+from dynstat.prereg.lock import lock_study
+from dynstat.prereg.plan import load_plan
+from dynstat.prereg.runner import run_study
+
+MODELS, CATEGORIES, TOKENS = 6, 6, 52
+OUTCOME = {"metric": "ratio_norm@1", "layer": "last", "phase": "generated", "tokens": 48, "scale": "log"}
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return load_plan("conditional_signatures").content
+
+
+def spread(n: int, variance: float) -> np.ndarray:
+    """Return n centred effects whose variance component is exactly the one wanted."""
+    x = np.linspace(-1, 1, n)
+    return x * np.sqrt(variance / x.var(ddof=1)) if variance else np.zeros(n)
+
+
+def inputs(per: int = 6) -> dict:
+    models = [
+        {
+            "id": f"m{i}",
+            "revision": "local",
+            "weights_sha256": str(i) * 64,
+            "tokenizer_sha256": "b" * 64,
+            "dtype": "float32",
+        }
+        for i in range(MODELS)
+    ]
+    return {
+        "prompts": {"sha256": "c" * 64, "split": "panel", "n": CATEGORIES * per},
+        "models": models,
+        "settings": {"budget": TOKENS - 4},
+    }
+
+
+def planted(model: float, category: float, residual: float, samples: int = 4, per: int = 6, seed: int = 0):
+    """Build a dataset whose log ratio_norm has given variances: one spike a run, of the height that gives it."""
+    rng = np.random.default_rng(seed)
+    n = CATEGORIES * per
+    run = (MODELS, n, samples)
+    by_prompt = np.repeat(spread(CATEGORIES, category), per)
+    y = 1.5 + spread(MODELS, model)[:, None, None] + by_prompt[None, :, None]
+    y = y + rng.normal(0, np.sqrt(residual), run)
+    # max / mean of one value M among T - 1 ones is M T / (M + T - 1).
+    ratio, values = np.exp(y), 48
+    height = ratio * (values - 1) / (values - ratio)
+    angle = np.full((*run, TOKENS, 2), 0.02, np.float32)
+    angle[..., 20, :] = 0.02 * height[..., None]
+    angle[..., :2, :] = np.nan
+    step = np.ones_like(angle)
+    step[..., 0, :] = np.nan
+    token = (*run, TOKENS)
+    first = np.zeros(token, np.int8)
+    first[..., 0] = 1
+    phase = np.ones(token, np.int8)
+    phase[..., :4] = 0
+    logs = np.full(token, -1, np.float32)
+    logs[..., 0] = np.nan
+    values = {
+        "quality": np.zeros((*token, 2), np.int8),
+        "token_id": np.ones(token, np.int32),
+        "top1_id": np.ones((*token, 2), np.int32),
+        "phase": phase,
+        "is_special": np.zeros(token, np.int8),
+        "is_first": first,
+        "log_probability": logs,
+        "text": np.full(run, "x", dtype=object),
+        "n_prompt": np.full(run, 4, np.int32),
+        "n_generated": np.full(run, TOKENS - 4, np.int32),
+        "stop_reason": np.full(run, "budget", dtype=object),
+        "first_end_of_text": np.full(run, -1, np.int32),
+        "step_length": step,
+        "turning_angle": angle,
+    }
+    models = [
+        {
+            **m,
+            "family": f"f{i // 2}",
+            "architecture": "toy",
+            "parameters": 9,
+            "vocabulary": 16,
+            "n_layers": 2,
+            "attn_implementation": "eager",
+            "source": "",
+            "factors": {},
+        }
+        for i, m in enumerate(inputs()["models"])
+    ]
+    prompts = [
+        {
+            "id": f"p{(7 * i) % n:02d}",
+            "text": f"t{i}",
+            "category": f"c{i // per}",
+            "template": "",
+            "split": "panel",
+            "answers": [],
+            "distractors": [],
+        }
+        for i in range(n)
+    ]
+    drawn = [
+        {"id": f"s{i}", "seed": i // 2, "temperature": (0.7, 1.0)[i % 2], "budget": 48, "mode": "generated"}
+        for i in range(samples)
+    ]
+    return build(
+        models=models,
+        prompts=prompts,
+        samples=drawn,
+        n_tokens=TOKENS,
+        n_layers=2,
+        values=values,
+        attrs={"inputs": canonical_json(inputs(per)).decode()},
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    source = study_path("conditional_signatures")
+    folder = tmp_path / "conditional_signatures"
+    folder.mkdir()
+    for name in ("plan.yaml", "analysis.py", "null_z.py", "__init__.py"):
+        shutil.copy(source / name, folder / name)
+    lock_study(folder, "toy", inputs())
+    return folder
+
+
+def test_ranges_run_from_half_to_twice_the_odds(plan):
+    for name, share in (("A1", 0.07), ("A2", 0.17), ("A3", 0.76)):
+        odds = share / (1 - share)
+        wanted = [round(k * odds / (1 + k * odds), 3) for k in (0.5, 2)]
+        assert plan["hypotheses"][name]["parts"][0]["range"] == wanted
+
+
+def test_the_plan_says_what_the_claims_need(plan):
+    assert plan["families"] == {"main": {"alpha": 0.05, "correction": "bonferroni"}}
+    quantities = [h["parts"][0]["estimand"]["quantity"] for h in plan["hypotheses"].values()]
+    assert quantities == ["share.model", "share.category", "share.residual"]
+    assert all(len(h["does_not_show"]) >= 2 for h in plan["hypotheses"].values())
+    outcome = plan["analyses"]["S1"]["outcome"]
+    assert (outcome["metric"], outcome["scale"], outcome["phase"]) == ("ratio_norm@1", "log", "generated")
+    assert isinstance(outcome["tokens"], int)  # equal token counts
+    gates = [g for g in plan["gates"].values() if g["check"] == "min_samples"]
+    assert {h: g["fails"] for g in gates for h in g["hypotheses"]} == {
+        "A1": "inadmissible",
+        "A2": "inadmissible",
+        "A3": "not_testable",
+    }
+    assert all(x["seed"] for x in plan["exploratory"].values())
+
+
+def test_the_planted_outcome_is_what_was_planted():
+    ds = planted(0.01, 0.02, 0.04)
+    y = run_metric(ds, OUTCOME).values
+    assert np.isfinite(y).all()
+    assert np.var(y.mean(axis=(1, 2)), ddof=1) == pytest.approx(0.01, abs=0.002)
+    assert np.var(y - y.mean(axis=2, keepdims=True)) == pytest.approx(0.04 * 3 / 4, rel=0.1)
+
+
+def test_claims_fall_where_the_shares_are_far_off(study, tmp_path):
+    data = save(planted(0.05, 0.0005, 0.03), tmp_path / "panel.nc")
+    found = run_study(study, data, tmp_path / "out")
+    assert found.stamp == "registered"
+    assert found.outcomes["A1"] == ("rejected", "out_of_range")
+    assert found.outcomes["A2"] == ("rejected", "out_of_range")
+    assert found.outcomes["A3"] == ("rejected", "out_of_range")
+    assert found.decisions["A1"].estimates[0].value > 0.5
+
+
+def test_claims_are_supported_where_they_hold(study, tmp_path):
+    lock_study(study, "large", inputs(12))
+    data = save(planted(0.07 / 9, 0.17 / 9, 0.76 / 9, per=12), tmp_path / "panel.nc")
+    found = run_study(study, data, tmp_path / "out")
+    a1, a2, a3 = (d.estimates[0] for d in found.decisions.values())
+    assert set(found.outcomes.values()) == {("supported", "supported_by_rule")}
+    assert a2.low < 0.17 < a2.high
+    assert a3.low < 0.76 < a3.high and a1.low < 0.07 < a1.high
+
+
+def test_with_one_sample_a_cell_a3_is_not_testable(study, tmp_path):
+    data = save(planted(0.01, 0.02, 0.08, samples=1), tmp_path / "panel.nc")
+    found = run_study(study, data, tmp_path / "out")
+    assert found.outcomes["A3"] == ("not_testable", "one_sample_a_cell")
+    assert found.outcomes["A1"] == ("inadmissible", "gate_failed")
+
+
+def summary(ds, **change):
+    from dynstat.analyses.conditional_signatures.null_z import null_z
+
+    options = {"outcome": OUTCOME, "seed": 3, "replicates": 99, "bootstrap": 200, "alpha": 0.05} | change
+    return null_z(ds, **options)
+
+
+def exchangeable(seed: int = 0):
+    """Make every run a draw from one pool: the length-matched null is true."""
+    ds = planted(0.0, 0.0, 0.01)
+    rng = np.random.default_rng(seed)
+    angle = ds["turning_angle"].values
+    drawn = rng.exponential(0.2, angle.shape).clip(0.001, 3).astype(np.float32)
+    ds["turning_angle"].values = np.where(np.isnan(angle), np.nan, drawn)
+    return ds
+
+
+def test_the_null_holds_where_it_is_true():
+    found = summary(exchangeable())
+    shares = [e.value for k, e in found.items() if k.startswith("share_beyond")]
+    # 864 runs in all; the Monte-Carlo p is at most .05 in 5 of 100 ranks.
+    assert np.mean(shares) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 864))
+    assert all(abs(e.value) < 0.6 for k, e in found.items() if k.startswith("median_z"))
+
+
+def test_a_model_with_spikes_lies_beyond_the_null():
+    ds = exchangeable()
+    ds["turning_angle"].values[0, :, :, 30] = 3.0
+    found = summary(ds)
+    assert found["share_beyond.m0"].value > 0.5 and found["share_beyond.m1"].value < 0.1
+    e = found["median_z.m0"]
+    assert e.low <= e.value <= e.high and e.unit == "prompt" and e.n == {"runs": 144, "prompts": 36}
+
+
+def test_the_interval_belongs_to_prompts_in_whatever_order_they_stand():
+    """One prompt carries all the variation: its bootstrap spread must not move to another when rows are sorted."""
+    from dynstat.analyses.conditional_signatures import null_z as module
+
+    values = np.zeros((3, 2))
+    values[2] = 1.0
+    weights = np.array([[0, 0, 3], [3, 0, 0], [1, 1, 1]])
+    e = module._by_prompts("k", values, np.mean, weights, 0)
+    assert sorted(e.pivot.draws) == pytest.approx([0.0, 1 / 3, 1.0])
+    by_name, shuffled = exchangeable(), exchangeable()
+    order = np.argsort(by_name["prompt"].values)
+    shuffled = shuffled.isel(prompt=order)
+    # The pool and the runs are the same; only the draws of the null differ in order.
+    a, b = summary(by_name), summary(shuffled)
+    assert a["median_z.m0"].value == pytest.approx(b["median_z.m0"].value, abs=0.1)
+
+
+def test_the_null_refuses_what_it_cannot_do():
+    ds = exchangeable()
+    with pytest.raises(DynstatError) as e:
+        summary(ds, outcome={"metric": "flux@1"})
+    assert e.value.code == "Y002"
+    with pytest.raises(DynstatError) as e:
+        summary(ds.drop_vars("turning_angle"))
+    assert e.value.code == "D103"
+    ds["turning_angle"].values[1] = np.nan
+    with pytest.raises(DynstatError) as e:
+        summary(ds)
+    assert e.value.code == "S402"
