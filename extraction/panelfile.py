@@ -237,8 +237,6 @@ def _metrics(raw: object, where: str) -> tuple[Mapping[str, Any], ...]:
         if entry.level != "layer" or not set(entry.inputs) <= MEASURED_FROM:
             known = ", ".join(sorted({m.name for m in METRICS if set(m.inputs) <= MEASURED_FROM}))
             raise _bad("metrics", entry.name, f"what is measured and not derived: {known}", where)
-        if options.get("order", "token") != "token":
-            raise _bad("order", options["order"], "token: the axis along which a dataset is checked", where)
         if entry.name in {METRICS.get(m["metric"]).name for m in out}:
             raise _bad("metrics", entry.name, "every metric once", where)
         out.append({"metric": entry.id, **options})

@@ -80,7 +80,9 @@ def write_panel(tmp_path, model_folders):
         folder.mkdir(exist_ok=True)
         write_prompts(folder / "prompts.csv", texts, split)
         lines = "\n".join(
-            m if m.startswith("  - ") else f"  - {{id: {m}, path: {model_folders[m]}, factors: {{make: {m}}}}}"
+            m
+            if m.startswith("  - ")
+            else f"  - {{id: {m}, path: {model_folders[m]}, factors: {{make: {m}}}}}"
             for m in models
         )
         text = PANEL.format(models=lines, split=split, samples=samples, budget=budget, mode=mode, more=more)

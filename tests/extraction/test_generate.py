@@ -30,7 +30,9 @@ def test_batch_equals_single_runs_and_teacher_forcing(architecture, load_tiny):
     for i, prompt in enumerate(PROMPTS):
         for j, sample in enumerate(SAMPLES):
             assert torch.equal(generate(model, [prompt], IDS[i : i + 1], [sample], 12)[0, 0], out[i, j])
-    assert torch.equal(generate(model, PROMPTS, IDS, SAMPLES, 5), out[:, :, :9]), "a shorter budget cuts the run"
+    assert torch.equal(generate(model, PROMPTS, IDS, SAMPLES, 5), out[:, :, :9]), (
+        "a shorter budget cuts the run"
+    )
     # Greedy is the argmax of one pass over the finished text.
     greedy = out[:, 0]
     logits = model.lm(input_ids=greedy).logits

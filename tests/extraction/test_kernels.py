@@ -73,7 +73,9 @@ def test_identities():
     apart = torch.full((2, 4), -100.0)
     left, right = apart.clone(), apart.clone()
     left[:, 0], right[:, 3] = 0, 0
-    assert kernels.synchronisation(kernels.Reading(left), kernels.Reading(right)).numpy() == pytest.approx(0, abs=1e-6)
+    assert kernels.synchronisation(kernels.Reading(left), kernels.Reading(right)).numpy() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_readings_say_what_is_not_finite():

@@ -42,7 +42,9 @@ def test_lens_equals_model_and_oracle(architecture):
     hidden = lm(input_ids=IDS, output_hidden_states=True).hidden_states
     for mine, theirs in zip(captured[:-1], hidden[:-1], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(captured[-1], hidden[-1], atol=1e-2), "the last state must be taken before the norm"
+    assert not torch.allclose(captured[-1], hidden[-1], atol=1e-2), (
+        "the last state must be taken before the norm"
+    )
 
 
 def _small(**more):
@@ -77,7 +79,9 @@ SPECIAL = {
 @pytest.mark.parametrize("trap", SPECIAL)
 def test_known_traps_of_the_read_out(trap):
     torch.manual_seed(0)
-    lm = transformers.AutoModelForCausalLM.from_config(SPECIAL[trap](), dtype=torch.float32, attn_implementation="eager")
+    lm = transformers.AutoModelForCausalLM.from_config(
+        SPECIAL[trap](), dtype=torch.float32, attn_implementation="eager"
+    )
     lm = lm.eval().requires_grad_(False)
     for parameter in lm.parameters():
         parameter.add_(0.3 * torch.randn_like(parameter))
@@ -117,10 +121,16 @@ def test_padded_rows_of_the_head_are_masked():
     logits = lm(input_ids=ids).logits[0].double()
     p = torch.softmax(logits[:, list(valid)], -1)
     entropy = -(p * p.log()).sum(-1)
-    torch.testing.assert_close(torch.from_numpy(got.values["entropy"][0, :, -1]).double(), entropy, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.from_numpy(got.values["entropy"][0, :, -1]).double(), entropy, rtol=1e-5, atol=1e-5
+    )
     assert set(got.top1_id.ravel()) <= set(valid)
-    spoken = torch.log_softmax(logits[:, list(valid)], -1)[:-1].gather(1, torch.tensor([[5], [77], [999], [3]]))
-    torch.testing.assert_close(torch.from_numpy(got.log_probability[0, 1:]).double(), spoken[:, 0], rtol=1e-5, atol=1e-5)
+    spoken = torch.log_softmax(logits[:, list(valid)], -1)[:-1].gather(
+        1, torch.tensor([[5], [77], [999], [3]])
+    )
+    torch.testing.assert_close(
+        torch.from_numpy(got.log_probability[0, 1:]).double(), spoken[:, 0], rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -129,7 +139,9 @@ def test_stored_models_are_read_right(architecture):
         folder = data_path(f"models/{architecture}-curated-s0")
     except DynstatError:
         pytest.skip("not trained yet")
-    lm = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    lm = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
     assert all(p.dtype == torch.float32 for p in lm.parameters())
     assert ModelSpec("x", "folder", str(folder)).revision == "local"
     check(lm.eval().requires_grad_(False))

@@ -29,7 +29,9 @@ def sound(ds):
 
 def test_values_are_those_of_the_model(write_panel, load_tiny, tmp_path):
     """Every stored number of two models against the oracle read-out and the NumPy definitions."""
-    panel = load_panel(write_panel(("neox", "qwen2"), samples="samples: {seeds: [3], temperatures: [0.9], greedy: true}"))
+    panel = load_panel(
+        write_panel(("neox", "qwen2"), samples="samples: {seeds: [3], temperatures: [0.9], greedy: true}")
+    )
     ds = sound(dynstat.open(extract(panel, tmp_path / "store")))
     assert ds.sizes["model"] == 2 and ds.sizes["prompt"] == len(TEXTS) and ds.sizes["sample"] == 2
     assert list(ds["sample"].values) == ["greedy", "t0.9-s3"] and list(ds["make"].values) == ["neox", "qwen2"]
@@ -40,14 +42,18 @@ def test_values_are_those_of_the_model(write_panel, load_tiny, tmp_path):
                 row = ds.sel(model=name).isel(prompt=prompt, sample=sample)
                 n = int(row.n_prompt + row.n_generated)
                 ids = torch.tensor(row.token_id.values[:n].astype(np.int64))[None]
-                assert row.token_id.values[: int(row.n_prompt)].tolist() == model.encoder.encode(TEXTS[prompt])
+                assert row.token_id.values[: int(row.n_prompt)].tolist() == model.encoder.encode(
+                    TEXTS[prompt]
+                )
                 check_row(row, model, ids, n)
 
 
 def check_row(row, model, ids, n):
     hidden = torch.stack(model.lm(input_ids=ids, output_hidden_states=True).hidden_states)[:-1]
     last = []
-    handle = model.blocks[-1].register_forward_hook(lambda m, a, o: last.append(o if torch.is_tensor(o) else o[0]))
+    handle = model.blocks[-1].register_forward_hook(
+        lambda m, a, o: last.append(o if torch.is_tensor(o) else o[0])
+    )
     own = model.lm(input_ids=ids).logits[0].double()
     handle.remove()
     h = torch.cat([hidden, last[0][None]])
@@ -203,7 +209,9 @@ def test_forced_reads_the_prompt_once(write_panel, tmp_path):
 
 
 def test_no_norm_stands_beside_the_lens(write_panel, tmp_path):
-    file = write_panel(more="readouts: [logit_lens, no_norm]\nmetrics: [entropy, {metric: concentration, k: 3}]")
+    file = write_panel(
+        more="readouts: [logit_lens, no_norm]\nmetrics: [entropy, {metric: concentration, k: 3}]"
+    )
     ds = sound(dynstat.open(extract(file, tmp_path / "store")))
     assert {"entropy", "entropy__no_norm", "concentration", "concentration__no_norm"} <= set(ds.data_vars)
     assert ds.entropy__no_norm.attrs["readout"] == "no_norm"
@@ -214,7 +222,9 @@ def test_no_norm_stands_beside_the_lens(write_panel, tmp_path):
 
 def test_truncate_cuts_at_the_context_and_says_so(write_panel, tmp_path):
     long = "a b c d e f g h " * 20  # 161 tokens with the start token
-    file = write_panel(("gpt2", "llama"), texts=["The king", long, long * 2], budget=100, more="truncate: true")
+    file = write_panel(
+        ("gpt2", "llama"), texts=["The king", long, long * 2], budget=100, more="truncate: true"
+    )
     ds = sound(dynstat.open(extract(file, tmp_path / "store")))
     n = ds.n_prompt.values[0, :, 0].tolist()
     assert n[0] + 100 < 256 and n[1] + 100 > 256 and n[2] == 256

@@ -1,0 +1,231 @@
+"""Every bad input: its code, its exit code, and nothing half-written."""
+
+import json
+import os
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import dynstat  # noqa: E402
+from dynstat import DynstatError  # noqa: E402
+from dynstat.cli import main  # noqa: E402
+from dynstat.errors import CODES  # noqa: E402
+from dynstat.extraction.panel import load_panel  # noqa: E402
+from dynstat.extraction.run import extract  # noqa: E402
+
+from .conftest import write_prompts  # noqa: E402
+from .test_run import overflow  # noqa: E402
+
+
+def refused(file, store, code, **more) -> DynstatError:
+    """Extract, expect `code`, and find no shard."""
+    with pytest.raises(DynstatError) as e:
+        extract(file, store, **more)
+    assert e.value.code == code, str(e.value)
+    assert e.value.what and e.value.where
+    assert not store.exists() or {f.name for f in store.iterdir()} <= {"panel.json"}
+    return e.value
+
+
+def test_unknown_model(write_panel, tmp_path):
+    error = refused(write_panel(("  - {id: a, path: nowhere}",)), tmp_path / "s", "X201")
+    assert "nowhere" in error.where and not (tmp_path / "s").exists()
+    refused(write_panel(("  - {id: a, gguf: nowhere.gguf}",)), tmp_path / "s", "X201")
+    refused(write_panel(("  - {id: a, path: 'data:models/nowhere'}",)), tmp_path / "s", "X201")
+
+
+def test_files_that_are_missing_or_damaged(write_panel, copy_model, tmp_path):
+    folder = copy_model()
+    model = f"  - {{id: a, path: {folder}}}"
+    own = f"  - {{id: a, path: {folder}, tokenizer: own}}"
+    refused(write_panel((own,)), tmp_path / "s", "F001")
+    (tmp_path / "x.gguf").write_bytes(b"not a model")
+    refused(write_panel((f"  - {{id: a, gguf: {tmp_path / 'x.gguf'}}}",)), tmp_path / "s", "F003")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    refused(write_panel((model,)), tmp_path / "s", "F003")
+    weights.unlink()
+    refused(write_panel((model,)), tmp_path / "s2", "X201")
+    (folder / "config.json").write_text("{")
+    weights.write_bytes(whole)
+    refused(write_panel((model,)), tmp_path / "s2", "F003")
+    file = write_panel()
+    (tmp_path / "prompts.csv").unlink()
+    refused(file, tmp_path / "s2", "F001")
+    with pytest.raises(DynstatError, match="F001"):
+        load_panel(tmp_path / "no.yaml")
+
+
+def test_weights_that_are_not_the_registered_ones(write_panel, model_folders, tmp_path):
+    line = f"  - {{id: a, path: {model_folders['llama']}, weights_sha256: {'a' * 64}}}"
+    refused(write_panel((line,)), tmp_path / "s", "X214")
+
+
+def test_pickled_weights(write_panel, copy_model, tmp_path):
+    folder = copy_model()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refused(write_panel((f"  - {{id: a, path: {folder}}}",)), tmp_path / "s", "X210")
+
+
+def test_weights_missing_from_the_checkpoint(write_panel, copy_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = copy_model()
+    tensors = load_file(folder / "model.safetensors")
+    gone = sorted(k for k in tensors if "layers.1" in k)[0]
+    del tensors[gone]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    error = refused(write_panel((f"  - {{id: a, path: {folder}}}",)), tmp_path / "s", "X208")
+    assert gone in error.found
+
+
+def test_tokenizer_that_does_not_fit(write_panel, tmp_path):
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    config = LlamaConfig(vocab_size=512, hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+                         num_attention_heads=2, tie_word_embeddings=True)  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "small")
+    model = f"  - {{id: a, path: {tmp_path / 'small'}}}"
+    error = refused(write_panel((model,)), tmp_path / "s", "X203")
+    assert "1023" in error.found and "512" in error.expected
+
+
+def test_start_token_that_is_none(write_panel, tmp_path):
+    file = write_panel()
+    file.write_text(file.read_text().replace("<|endoftext|>", "<s>"))
+    refused(file, tmp_path / "s", "X203")
+
+
+def test_prompt_longer_than_the_context(write_panel, tmp_path):
+    error = refused(write_panel(texts=["short", "long " * 300, "longer " * 300]), tmp_path / "s", "X204")
+    assert "p1" in error.what and len(error.problems) == 1, "all of them are listed"
+    refused(write_panel(budget=256), tmp_path / "s", "X204")
+
+
+def test_empty_prompt(write_panel, tmp_path):
+    refused(write_panel(texts=["fine", "  "]), tmp_path / "s", "X205")
+
+
+def test_columns_that_the_schema_uses(write_panel, tmp_path):
+    file = write_panel()
+    text = (tmp_path / "prompts.csv").read_text().replace("category,split", "category,split,dose")
+    lines = text.splitlines()
+    (tmp_path / "prompts.csv").write_text("\n".join([lines[0], *(f"{line},1" for line in lines[1:])]) + "\n")
+    refused(file, tmp_path / "s", "Y002")
+
+
+def test_logits_that_are_not_finite(write_panel, copy_model, tmp_path):
+    folder = copy_model("gpt2")
+    overflow(folder)
+    error = refused(write_panel((f"  - {{id: a, path: {folder}}}",)), tmp_path / "s", "X206")
+    assert "prompt" in error.where and "token" in error.where
+    file = write_panel((f"  - {{id: a, path: {folder}}}",), mode="forced", samples="", budget=0)
+    refused(file, tmp_path / "s2", "X206")
+
+
+def test_store_of_another_panel(write_panel, tmp_path):
+    store = extract(write_panel(("llama",)), tmp_path / "store")
+    before = {f.name: f.read_bytes() for f in store.iterdir()}
+    with pytest.raises(DynstatError, match="X212"):
+        extract(write_panel(("gpt2",)), store)
+    assert {f.name: f.read_bytes() for f in store.iterdir()} == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious.txt").write_text("x")
+    with pytest.raises(DynstatError, match="X212"):
+        extract(write_panel(), tmp_path / "other")
+    assert [f.name for f in (tmp_path / "other").iterdir()] == ["precious.txt"]
+
+
+def test_place_that_cannot_be_written(write_panel, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DynstatError, match="F002|X212"):
+        extract(write_panel(("llama",)), tmp_path / "file")
+    with pytest.raises(DynstatError, match="F002"):
+        extract(write_panel(("llama",)), tmp_path / "file" / "store")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_full_disk(write_panel, tmp_path, monkeypatch):
+    """The disk fills up while the third shard is written: the first two stay, and the run goes on later."""
+    file = write_panel(("llama",), more="batch_tokens: 1")
+    real, calls = os.fsync, []
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) > 6:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(DynstatError) as e:
+        extract(file, tmp_path / "store")
+    assert e.value.code == "F002" and e.value.mend
+    monkeypatch.setattr(os, "fsync", real)
+    names = {f.name for f in (tmp_path / "store").iterdir()}
+    assert "panel.json" in names and not any(n.startswith(".") for n in names) and len(names) >= 2
+    ds = dynstat.open(extract(file, tmp_path / "store"))
+    assert ds.sizes["prompt"] == 5 and dynstat.verify(ds) == []
+
+
+def test_confirmation_prompts_need_a_lock(write_panel, tmp_path):
+    # Sentences of this test, not the registered ones.
+    file = write_panel(("llama",), split="confirmation")
+    refused(file, tmp_path / "s", "X211")
+    assert not (tmp_path / "s").exists()
+    lock = tmp_path / "x.lock.json"
+    lock.write_text(json.dumps({"dynstat": "lock/1"}))
+    refused(file, tmp_path / "s", "P302", locks=[lock])
+
+
+def test_a_lock_of_these_inputs_admits_and_is_written_down(write_panel, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from dynstat.extraction.panel import panel_hash
+    from dynstat.prereg.ledger import read_ledger
+
+    file = write_panel(("llama",), split="confirmation")
+    bound = {"hash": "0" * 64}
+    (tmp_path / "study").mkdir()
+    monkeypatch.setattr(
+        "dynstat.prereg.lock.load_lock",
+        lambda path: SimpleNamespace(inputs_sha256=bound["hash"], sha256="1" * 64, content={"study": "test"}),
+    )
+    lock = tmp_path / "study" / "audit.lock.json"
+    refused(file, tmp_path / "s", "X211", locks=[lock])
+    assert not (tmp_path / "study" / "ledger.jsonl").exists()
+    bound["hash"] = panel_hash(load_panel(file).inputs())
+    for _ in range(2):  # the second run has nothing to do, and nothing is accessed
+        extract(file, tmp_path / "s", locks=[lock])
+    entries = read_ledger(tmp_path / "study" / "ledger.jsonl")
+    assert [(e["event"], e["study"], e["inputs_sha256"]) for e in entries] == [
+        ("access", "test", bound["hash"])
+    ]
+
+
+def run_cli(*args) -> int:
+    with pytest.raises(SystemExit) as e:
+        main(["extract", *map(str, args)])
+    return int(e.value.code or 0)
+
+
+def test_command_line(write_panel, tmp_path, capsys, model_folders):
+    file = write_panel(("llama",), texts=["The king"])
+    assert run_cli(file, "-o", tmp_path / "s", "--dry-run") == 0
+    assert not (tmp_path / "s").exists() and "2 runs" in capsys.readouterr().err
+    assert run_cli(file, "-o", tmp_path / "s", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["written"] == 1
+    assert (
+        run_cli(file, "-o", tmp_path / "s", "--model-path", f"llama={model_folders['llama']}", "--json") == 0
+    )
+    assert json.loads(capsys.readouterr().out)["written"] == 0
+    assert run_cli(file, "-o", tmp_path / "t", "--model-path", "nobody=x") == CODES["Y003"].exit
+    assert run_cli(file, "-o", tmp_path / "t", "--model-path", "llama") == CODES["Y003"].exit
+    assert run_cli(file, "-o", tmp_path / "t", "--model-path", "llama=nowhere") == CODES["X201"].exit
+    write_prompts(tmp_path / "prompts.csv", ["x"], "confirmation")
+    file.write_text(file.read_text().replace("split: pilot", "split: confirmation"))
+    capsys.readouterr()
+    assert run_cli(file, "-o", tmp_path / "t", "--json") == CODES["X211"].exit == 4
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "X211"
+    assert not (tmp_path / "t").exists()

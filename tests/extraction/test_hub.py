@@ -1,0 +1,90 @@
+"""Hub repositories: a cache folder in the hub's layout, no network."""
+
+import shutil
+
+import pytest
+
+pytest.importorskip("torch")
+constants = pytest.importorskip("huggingface_hub.constants")
+
+import dynstat  # noqa: E402
+from dynstat import DynstatError  # noqa: E402
+from dynstat.extraction.panel import load_panel  # noqa: E402
+from dynstat.extraction.run import extract  # noqa: E402
+from dynstat.extraction.sources import locate  # noqa: E402
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, model_folders, tokenizer_folder):
+    """``models--org--tiny`` with one commit, tagged v1, its tokenizer among its files."""
+    root = tmp_path / "hub"
+    repo = root / "models--org--tiny"
+    snapshot = repo / "snapshots" / COMMIT
+    shutil.copytree(model_folders["llama"], snapshot)
+    shutil.copy(tokenizer_folder / "tokenizer.json", snapshot)
+    shutil.copy(tokenizer_folder / "tokenizer_config.json", snapshot)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "v1").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return root
+
+
+def panel(write_panel, repo="org/tiny", revision=COMMIT):
+    line = f"  - {{id: a, repo: {repo}, revision: '{revision}', tokenizer: own, factors: {{make: llama}}}}"
+    return write_panel((line,))
+
+
+@pytest.mark.parametrize("revision", [COMMIT, "v1"])
+def test_cached_repository(cache, write_panel, tmp_path, revision):
+    ds = dynstat.open(extract(panel(write_panel, revision=revision), tmp_path / "s"))
+    assert list(ds["revision"].values) == [COMMIT], "a tag is resolved to its commit"
+    assert list(ds["source"].values) == ["org/tiny"]
+    local = dynstat.open(extract(write_panel(("llama",), folder=tmp_path / "l"), tmp_path / "sl"))
+    assert list(local["weights_sha256"].values) == list(ds["weights_sha256"].values)
+
+
+@pytest.mark.parametrize(
+    ("repo", "revision", "code"),
+    [
+        ("org/tiny", "f" * 40, "X202"),
+        ("org/tiny", "v2", "X202"),
+        ("org/none", COMMIT, "X201"),
+        ("not a name", COMMIT, "X201"),
+    ],
+)
+def test_what_the_cache_does_not_hold(cache, write_panel, repo, revision, code):
+    with pytest.raises(DynstatError) as e:
+        locate(load_panel(panel(write_panel, repo, revision)).models[0])
+    assert e.value.code == code and e.value.mend
+    if code == "X202":
+        assert COMMIT in e.value.found
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [("RepositoryNotFoundError", "X201"), ("RevisionNotFoundError", "X202")]
+)
+def test_what_the_hub_answers(cache, write_panel, monkeypatch, error, code):
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def answer(*_, local_files_only=False, **__):
+        if local_files_only:
+            raise errors.LocalEntryNotFoundError("not cached")
+        kind = getattr(errors, error)
+        raise kind.__new__(kind)  # its constructor needs a response of the hub's client
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    with pytest.raises(DynstatError) as e:
+        locate(load_panel(panel(write_panel)).models[0])
+    assert e.value.code == code
+
+
+def test_pickled_repository(cache, write_panel):
+    folder = cache / "models--org--tiny" / "snapshots" / COMMIT
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(DynstatError) as e:
+        locate(load_panel(panel(write_panel)).models[0])
+    assert e.value.code == "X210"

@@ -1,0 +1,172 @@
+"""Panel files: what is read, what is refused, what a lock binds, and the ids that prompts become."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("torch")
+
+from dynstat import DynstatError, data_path
+from dynstat.extraction.batches import plan_batches
+from dynstat.extraction.encoding import Encoder, encoder
+from dynstat.extraction.panel import load_panel
+from dynstat.extraction.panelfile import METRICS_BY_DEFAULT
+from dynstat.extraction.plan import Plan
+from dynstat.extraction.sources import locate
+from dynstat.extraction.training.architectures import ARCHITECTURES, FACTORS
+
+from .conftest import TEXTS
+
+TEXT_COLUMNS = ("text", "context", "ambiguous", "disambiguated", "continuation", "answers", "distractors")
+EMBEDDED = ("pilot", "demo", "smollm2")
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_panels_are_valid(name):
+    panel = load_panel(data_path(f"panels/{name}.yaml"))
+    assert [m.id for m in panel.models[:6]] == [f"{a}-curated-s0" for a in ARCHITECTURES]
+    for model, architecture in zip(panel.models, ARCHITECTURES, strict=False):
+        expected = dict(FACTORS[architecture].as_dict())
+        assert model.family == expected.pop("pair")
+        assert {k: v for k, v in model.factors.items() if k not in ("corpus", "training_seed")} == expected
+    assert panel.end_of_text == "ignore" and panel.start_token == "<|endoftext|>"
+    assert [m["metric"].partition("@")[0] for m in panel.metrics] == list(METRICS_BY_DEFAULT)
+    if name == "demo":
+        assert (panel.split, len(panel.prompts()), len(panel.samples), panel.budget) == ("panel", 72, 4, 64)
+    else:
+        assert panel.split == "pilot"
+
+
+def test_reading_a_panel_imports_no_torch():
+    code = (
+        "import sys; from dynstat.extraction.panel import load_panel; from dynstat import data_path;"
+        "p = load_panel(data_path('panels/pilot.yaml')); p.inputs();"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules), 'heavy imports'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_prompt_has_the_same_ids_in_every_model(write_panel):
+    """In a folder whose config says qwen2, AutoTokenizer gives other ids; the panel's loader must not."""
+    from transformers import PreTrainedTokenizerFast
+
+    panel = load_panel(write_panel(ARCHITECTURES))
+    loaders = [encoder(locate(spec), panel) for spec in panel.models]
+    backend = PreTrainedTokenizerFast(tokenizer_file=str(data_path("models/tokenizer") / "tokenizer.json"))
+    files = sorted(data_path("prompts").glob("*.csv"))
+    assert len(files) >= 3
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as f:
+            texts = [row[c] for row in csv.DictReader(f) for c in TEXT_COLUMNS if row.get(c)]
+        assert len(texts) >= 36
+        for text in texts:
+            plain = backend.backend_tokenizer.encode(text, add_special_tokens=False).ids
+            for one in loaders:
+                assert one.encode(text) == [0, *plain], (file.name, text)
+                assert one.decode(plain) == text
+    assert {one.end_of_text for one in loaders} == {0} and {len(one.valid) for one in loaders} == {1024}
+
+
+def test_inputs_are_about_content_and_not_about_places(write_panel, tmp_path, copy_model):
+    a = load_panel(write_panel(("llama",), folder=tmp_path / "a"))
+    moved = f"  - {{id: llama, path: {copy_model()}, factors: {{make: llama}}}}"
+    b = load_panel(write_panel((moved,), folder=tmp_path / "b", more="# a comment\ntitle: other words"))
+    assert a.inputs() == b.inputs()
+    assert set(a.inputs()) == {"prompts", "models", "settings"}
+    assert a.with_paths({"llama": tmp_path / "copy-llama"}).inputs() == a.inputs()
+    c = load_panel(write_panel(("llama",), folder=tmp_path / "a", budget=7))
+    assert c.inputs() != a.inputs()
+
+
+def test_samples_are_greedy_first_then_seeds_within_temperatures(write_panel):
+    panel = load_panel(write_panel(samples="samples: {seeds: [4, 0], temperatures: [1, 0.5], greedy: true}"))
+    got = [(s.id, s.seed, s.temperature) for s in panel.samples]
+    assert got == [
+        ("greedy", -1, 0.0), ("t1-s4", 4, 1.0), ("t1-s0", 0, 1.0), ("t0.5-s4", 4, 0.5), ("t0.5-s0", 0, 0.5)
+    ]  # fmt: skip
+
+
+class Letters:
+    def encode(self, text, add_special_tokens):
+        return [ord(c) for c in text]
+
+
+def test_batches_are_groups_of_equal_length_within_limits(write_panel):
+    texts = ["aaa", "bb", "ccc", "ddd", "ee", "f"]
+    samples = "samples: {seeds: [0, 1, 2], temperatures: [1]}"
+    for tokens, sizes in ((10_000, [3, 6, 9]), (30, [3, 3, 3, 3, 3, 3]), (10, [1] * 18)):
+        panel = load_panel(
+            write_panel(("llama",), texts=texts, samples=samples, more=f"batch_tokens: {tokens}")
+        )
+        letters = Encoder(Letters(), (0,), 0, frozenset(), (0, 1))
+        batches = plan_batches(panel, 0, letters, 256, panel.prompts())
+        assert sorted(b.rows for b in batches) == sizes
+        cells = []
+        for b in batches:
+            assert len({len(i) for i in b.ids}) == 1 and b.length == len(b.ids[0]) + 6
+            cells += [(p["id"], s.id) for p in b.prompts for s in b.samples]
+        assert len(cells) == len(set(cells)) == 18
+
+
+def test_estimate_counts_what_is_there(write_panel, tmp_path):
+    estimate = Plan(load_panel(write_panel())).estimate(tmp_path / "store")
+    plan = Plan(load_panel(write_panel()))
+    lengths = [len(plan.encoders[0].encode(t)) + 6 for t in TEXTS]
+    assert estimate.runs == 2 * len(TEXTS) * 2 and estimate.done == 0
+    assert estimate.tokens == 4 * sum(lengths) and estimate.points == 4 * estimate.tokens
+    assert str(estimate.runs) in str(estimate) and not (tmp_path / "store").exists()
+
+
+BAD = {
+    "bugdet: 3": "Y002",
+    "budget: 3": "Y001",
+    "end_of_text: maybe": "Y003",
+    "truncate: 1": "Y003",
+    "nonfinite: ignore": "Y003",
+    "readouts: [no_norm]": "Y003",
+    "metrics: [entropie]": "Y003",
+    "metrics: [entropy, entropy@1]": "Y003",
+    "metrics: [ratio_norm]": "Y003",
+    "metrics: [{metric: concentration, kk: 3}]": "Y002",
+    "metrics: [{metric: concentration, k: many}]": "Y003",
+    "metrics: []": "Y003",
+    "threads: 0": "Y003",
+    "batch_tokens: many": "Y003",
+    "title: &a x": "Y001",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_faults_of_a_panel(line, write_panel):
+    with pytest.raises(DynstatError) as e:
+        load_panel(write_panel(more=line))
+    assert e.value.code == BAD[line]
+    assert e.value.where
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"samples": "samples: {seeds: [0]}"}, "Y003"),
+        ({"samples": "samples: {seeds: [0, 0], temperatures: [1]}"}, "Y003"),
+        ({"samples": "samples: {seeds: [0], temperatures: [0]}"}, "Y003"),
+        ({"samples": "samples: {seeds: [0], temperatures: [1], top_k: 4}"}, "Y002"),
+        ({"samples": ""}, "Y003"),
+        ({"budget": 0}, "Y003"),
+        ({"mode": "forced"}, "Y003"),
+        ({"models": ()}, "Y003"),
+        ({"models": ("llama", "llama")}, "Y003"),
+        ({"models": ("  - {id: a, path: x, gguf: y}",)}, "Y002"),
+        ({"models": ("  - {id: a}",)}, "Y002"),
+        ({"models": ("  - {id: a/b, path: x}",)}, "Y003"),
+        ({"models": ("  - {id: a, repo: org/name}",)}, "Y002"),
+        ({"models": ("  - {id: a, path: x, factors: {seed: 3}}",)}, "Y003"),
+        ({"models": ("  - {id: a, path: x, factors: {f: 3}}", "  - {id: b, path: x}")}, "Y002"),
+    ],
+)
+def test_faults_of_models_and_samples(change, code, write_panel):
+    with pytest.raises(DynstatError) as e:
+        load_panel(write_panel(**change))
+    assert e.value.code == code
