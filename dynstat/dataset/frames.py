@@ -21,6 +21,7 @@ from .schema import (
     PADDING,
     PHASE,
     QUALITY,
+    rank,
 )
 from .text import is_text
 
@@ -58,7 +59,8 @@ def cube(ds: xr.Dataset, metrics: Sequence[str] | None = None) -> xr.DataArray:
     DynstatError
         D103 where a variable is missing, D104 where it has no layers.
     """
-    known = [str(n) for n, v in ds.data_vars.items() if v.dims == DIMS and v.dtype.kind == "f"]
+    known = [n for n in sorted(map(str, ds.data_vars), key=rank) if ds[n].dims == DIMS]
+    known = [n for n in known if ds[n].dtype.kind == "f"]
     names = list(known if metrics is None else metrics)
     for name in names:
         if name not in ds.data_vars:
@@ -113,14 +115,17 @@ def to_frame(ds: xr.Dataset, level: Level = "layer") -> pd.DataFrame:
     at = dict(zip(dims, rows, strict=True))
     columns: dict[str, Any] = {}
     coordinates = [n for n in _FIRST if n in ds.coords]
-    coordinates += [str(n) for n in ds.coords if n not in _FIRST and n not in _LEFT_OUT]
+    coordinates += [
+        n for n in sorted(map(str, ds.coords), key=rank) if n not in _FIRST and n not in _LEFT_OUT
+    ]
     for name in coordinates:
         coord = ds[name]
         if coord.ndim and set(coord.dims) <= set(dims):
             columns[name] = _spread(coord.values, [at[str(d)] for d in coord.dims])
     if level != "run":
         columns["quality"] = _words(quality[rows], QUALITY)
-    for name, variable in ((str(n), v) for n, v in ds.data_vars.items()):
+    for name in sorted(map(str, ds.data_vars), key=rank):
+        variable = ds[name]
         wanted = variable.dims == dims or (level == "layer" and variable.dims == LEVEL_DIMS["token"])
         if name == "quality" or not wanted:
             continue

@@ -15,13 +15,11 @@ import xarray as xr
 from ..errors import DynstatError
 from ..files import atomic_path
 from .combine import combine
-from .schema import ALWAYS, COORDINATES, DIMS, OPTIONAL_ATTRS, ROOT_ATTRS, SCHEMA, VARIABLE_ATTRS
+from .schema import DIMS, SCHEMA, rank
 from .text import check_text, is_text, text_array
 
 Engine = Literal["netcdf4", "h5netcdf"]
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SCHEMA_ORDER = (*COORDINATES, *ALWAYS, *ROOT_ATTRS, *VARIABLE_ATTRS, *OPTIONAL_ATTRS)
-_ORDER = {name: i for i, name in enumerate(_SCHEMA_ORDER)}
 _CHUNK_POINTS = 2**18  # about 1 MiB of float32
 
 
@@ -191,7 +189,7 @@ def save(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 def _storable(ds: xr.Dataset) -> xr.Dataset:
     coords: dict[Any, Any] = {}
     data: dict[Any, Any] = {}
-    for name in sorted(map(str, ds.variables), key=_rank):
+    for name in sorted(map(str, ds.variables), key=rank):
         variable = ds.variables[name]
         values: Any = variable.data
         if isinstance(ds.indexes.get(str(name)), pd.MultiIndex):
@@ -222,7 +220,7 @@ def _storable(ds: xr.Dataset) -> xr.Dataset:
 def _attributes(attrs: Mapping[Any, Any], where: str) -> dict[str, Any]:
     """Return attributes as NetCDF holds them: booleans as 0/1 bytes, nested values as JSON, None left out."""
     out = {}
-    for key in sorted(map(str, attrs), key=_rank):
+    for key in sorted(map(str, attrs), key=rank):
         value = attrs[key]
         if value is None:
             continue
@@ -234,11 +232,6 @@ def _attributes(attrs: Mapping[Any, Any], where: str) -> dict[str, Any]:
             check_text([value], f"attribute {key} of {where}")
         out[str(key)] = value
     return out
-
-
-def _rank(name: str) -> tuple[int, str]:
-    """Order names as the schema does, others by the alphabet: engines return them in orders of their own."""
-    return (_ORDER.get(name, len(_ORDER)), name)
 
 
 def _plain_list(value: Any) -> bool:

@@ -280,7 +280,7 @@ def _codes(frame: pd.DataFrame, name: str) -> np.ndarray:
     if frame[name].dtype != object:
         return _whole(frame, name)
     words = _FLAGGED[name]
-    codes = np.asarray(pd.Categorical(frame[name], list(words)).codes)
+    codes = pd.Index(list(words), dtype=object).get_indexer(frame[name].to_numpy())
     if (bad := codes < 0).any():
         row = int(bad.argmax())
         raise DynstatError(

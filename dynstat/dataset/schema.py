@@ -244,6 +244,16 @@ ORDER_ATTRS = {
 }
 
 
+_ORDER = {
+    name: i for i, name in enumerate((*COORDINATES, *ALWAYS, *ROOT_ATTRS, *VARIABLE_ATTRS, *OPTIONAL_ATTRS))
+}
+
+
+def rank(name: str) -> tuple[int, str]:
+    """Order names as the schema does, others by the alphabet: engines return them in orders of their own."""
+    return (_ORDER.get(name, len(_ORDER)), name)
+
+
 def base_name(variable: str) -> str:
     """Return the metric's name of a variable: ``entropy__no_norm`` is a read-out variant of ``entropy``."""
     return variable.partition("__")[0]

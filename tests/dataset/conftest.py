@@ -13,18 +13,33 @@ VOCABULARY = 50
 
 def model(i, n_layers, **more):
     return {
-        "id": f"model-{i}", "revision": "main", "family": "toy", "architecture": f"arch{i}", "parameters": 1000 + i,
-        "vocabulary": VOCABULARY, "n_layers": n_layers, "weights_sha256": f"{i:064x}", "tokenizer_sha256": "b" * 64,
-        "dtype": "float32", "attn_implementation": "eager", "source": "somewhere",
-        "factors": {"norm": "layer" if i % 2 else "rms", "tied": bool(i % 2), "corpus_seed": i}, **more,
-    }  # fmt: skip
+        "id": f"model-{i}",
+        "revision": "main",
+        "family": "toy",
+        "architecture": f"arch{i}",
+        "parameters": 1000 + i,
+        "vocabulary": VOCABULARY,
+        "n_layers": n_layers,
+        "weights_sha256": f"{i:064x}",
+        "tokenizer_sha256": "b" * 64,
+        "dtype": "float32",
+        "attn_implementation": "eager",
+        "source": "somewhere",
+        "factors": {"norm": "layer" if i % 2 else "rms", "tied": bool(i % 2), "corpus_seed": i},
+        **more,
+    }
 
 
 def prompt(i):
     return {
-        "id": f"p{i:02}", "text": f"Line one of {i}\n\tline two é 漢字 \"quoted\" a | b", "category": "abc"[i % 3],
-        "template": f"t{i % 2}", "split": "panel", "answers": ["Paris", "the city of light"], "distractors": [],
-    }  # fmt: skip
+        "id": f"p{i:02}",
+        "text": f'Line one of {i}\n\tline two é 漢字 "quoted" a | b',
+        "category": "abc"[i % 3],
+        "template": f"t{i % 2}",
+        "split": "panel",
+        "answers": ["Paris", "the city of light"],
+        "distractors": [],
+    }
 
 
 def sample(i):
@@ -32,9 +47,17 @@ def sample(i):
 
 
 def make_panel(
-    *, models=(0, 1), prompts=(0, 1, 2), samples=(0, 1), layers=(4, 3), seed=0, n_tokens=7, order=None, gaps=True,
+    *,
+    models=(0, 1),
+    prompts=(0, 1, 2),
+    samples=(0, 1),
+    layers=(4, 3),
+    seed=0,
+    n_tokens=7,
+    order=None,
+    gaps=True,
     metrics=("entropy", "step_length", "turning_angle", "synchronisation"),
-):  # fmt: skip
+):
     """Return a valid panel; every value is a function of its labels, so that shards agree with the whole."""
     layers = dict(zip(range(9), (*layers, 4, 3, 4, 3, 4, 3, 4), strict=False))
     top = max(layers[m] for m in models)
@@ -85,14 +108,23 @@ def make_panel(
         samples=[sample(s) for s in samples],
         n_tokens=n_tokens,
         n_layers=top,
-        values=values | {
-            "quality": quality, "token_id": token_id, "top1_id": top1, "log_probability": logp, "text": text,
-            "phase": (position >= n_prompt[..., None]).astype(np.int8), "is_first": (position == 0).astype(np.int8),
-            "is_special": (position == 0).astype(np.int8), "n_prompt": n_prompt, "n_generated": n_generated,
-            "stop_reason": np.full(shape[:3], "budget", object), "first_end_of_text": np.full(shape[:3], -1),
+        values=values
+        | {
+            "quality": quality,
+            "token_id": token_id,
+            "top1_id": top1,
+            "log_probability": logp,
+            "text": text,
+            "phase": (position >= n_prompt[..., None]).astype(np.int8),
+            "is_first": (position == 0).astype(np.int8),
+            "is_special": (position == 0).astype(np.int8),
+            "n_prompt": n_prompt,
+            "n_generated": n_generated,
+            "stop_reason": np.full(shape[:3], "budget", object),
+            "first_end_of_text": np.full(shape[:3], -1),
         },
         attrs=attrs,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="session")

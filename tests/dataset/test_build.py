@@ -34,8 +34,8 @@ def test_every_variable_carries_its_meaning(panel):
         assert v.attrs["definition"].count("@") == 1
     for name in ("entropy", "turning_angle"):
         metric = METRICS.get(name)
-        attrs = panel[name].attrs
-        assert (attrs["definition"], attrs["units"], attrs["long_name"]) == (metric.id, metric.units, metric.long_name)
+        attrs, named = panel[name].attrs, (metric.id, metric.units, metric.long_name)
+        assert (attrs["definition"], attrs["units"], attrs["long_name"]) == named
         assert attrs["valid_min"] == np.float32(metric.valid_min)
     assert panel["quality"].attrs["flag_meanings"].split() == list(QUALITY)
     assert panel["quality"].attrs["flag_values"].tolist() == list(range(6))
@@ -72,16 +72,23 @@ def test_fills_at_gaps(panel):
         assert gap.any()
         assert np.isnan(panel["entropy"].values[gap]).all() and (panel["top1_id"].values[gap] == -1).all()
     pad = quality[..., 0] == PADDING
-    assert (panel["token_id"].values[pad] == -1).all() and np.isnan(panel["log_probability"].values[pad]).all()
+    assert (panel["token_id"].values[pad] == -1).all() and np.isnan(
+        panel["log_probability"].values[pad]
+    ).all()
 
 
 def arguments(**more):
     shape = (1, 1, 1, 2, 1)
     values = {"quality": np.zeros(shape, np.int8)} | more.pop("values", {})
     return {
-        "models": [{"id": "m", "n_layers": 1}], "prompts": [{"id": "p", "text": "t"}], "samples": [{"id": "s"}],
-        "n_tokens": 2, "n_layers": 1, "values": values, "attrs": {"dynstat_kind": "measurements"},
-    } | more  # fmt: skip
+        "models": [{"id": "m", "n_layers": 1}],
+        "prompts": [{"id": "p", "text": "t"}],
+        "samples": [{"id": "s"}],
+        "n_tokens": 2,
+        "n_layers": 1,
+        "values": values,
+        "attrs": {"dynstat_kind": "measurements"},
+    } | more
 
 
 def fails(code, **more):
@@ -107,8 +114,13 @@ def test_errors():
 
 def test_options_and_readouts_are_written():
     x = np.full((1, 1, 1, 2, 1), 0.5, np.float32)
-    ds = build(**arguments(values={"concentration": x, "entropy__no_norm": x}, options={"concentration": {"k": 5}},
-                           readouts={"entropy__no_norm": "no final norm"}))  # fmt: skip
+    ds = build(
+        **arguments(
+            values={"concentration": x, "entropy__no_norm": x},
+            options={"concentration": {"k": 5}},
+            readouts={"entropy__no_norm": "no final norm"},
+        )
+    )
     assert json.loads(ds["concentration"].attrs["options"])["k"] == 5
     assert ds["entropy__no_norm"].attrs["readout"] == "no final norm"
     assert ds["entropy__no_norm"].attrs["definition"] == "entropy@1"

@@ -110,7 +110,8 @@ def test_nan_against_a_value_is_a_contradiction(make, panel):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("revision", "v2"), ("weights_sha256", "f" * 64), ("parameters", 7), ("tied", "maybe")]
+    ("name", "value"),
+    [("revision", "v2"), ("weights_sha256", "f" * 64), ("parameters", 7), ("tied", "maybe")],
 )
 def test_two_models_of_one_name(make, panel, name, value):
     other = make(prompts=(4,))

@@ -33,8 +33,8 @@ def fails(code, f, *args, **kwargs):
 def test_cube(panel):
     c = cube(panel)
     assert c.dims == (*DIMS, "metric")
-    assert c["metric"].values.tolist() == ["entropy", "step_length", "turning_angle", "synchronisation"]
-    assert c["units"].values.tolist() == ["nat", "1", "rad", "1"]
+    assert c["metric"].values.tolist() == ["entropy", "step_length", "synchronisation", "turning_angle"]
+    assert c["units"].values.tolist() == ["nat", "1", "1", "rad"]
     for name in c["metric"].values:
         np.testing.assert_array_equal(c.sel(metric=name).values, panel[name].values)
     assert c.dtype == np.float32 and c["category"].values.tolist() == panel["category"].values.tolist()
@@ -54,8 +54,20 @@ def test_rows_are_the_points_that_exist(panel, level):
     there = ~np.isin(q, (PADDING, NO_SUCH_LAYER, NOT_EXTRACTED))
     count = {"layer": there.sum(), "token": there.any(-1).sum(), "run": there.any((-2, -1)).sum()}
     assert len(df) == count[level] and not df.duplicated(list(LEVELS[level])).any()
-    wanted = {"model", "family", "architecture", "prompt", "category", "template", "split", "sample", "seed",
-              "temperature", "norm", "tied"}  # fmt: skip
+    wanted = {
+        "model",
+        "family",
+        "architecture",
+        "prompt",
+        "category",
+        "template",
+        "split",
+        "sample",
+        "seed",
+        "temperature",
+        "norm",
+        "tied",
+    }
     assert wanted <= set(df.columns)
     assert list(df.columns[:3]) == ["model", "family", "architecture"]
 
@@ -94,7 +106,11 @@ def test_relative_depth_and_points_not_finite(panel):
     ds["entropy"].values[0, 0, 0, 1, 1] = np.nan
     df = to_frame(ds)
     row = df[(df["quality"] == "nonfinite")]
-    assert len(row) == 1 and np.isnan(row["entropy"].item()) and row["relative_depth"].item() == pytest.approx(1 / 3)
+    assert (
+        len(row) == 1
+        and np.isnan(row["entropy"].item())
+        and row["relative_depth"].item() == pytest.approx(1 / 3)
+    )
     assert df["relative_depth"].between(0, 1).all()
     assert set(df["quality"]) == {"ok", "nonfinite"}
 
@@ -158,19 +174,36 @@ def test_values_at_every_point_come_back(make):
 def test_own_measurements(tmp_path):
     rng = np.random.default_rng(0)
     df = pd.DataFrame(
-        [(m, p, t, layer) for m in ("a", "b") for p in (1, 2) for t in range(4) for layer in range(2 + (m == "b"))],
+        [
+            (m, p, t, layer)
+            for m in ("a", "b")
+            for p in (1, 2)
+            for t in range(4)
+            for layer in range(2 + (m == "b"))
+        ],
         columns=["model", "prompt", "token", "layer"],
     )
     df["category"] = pd.Categorical(np.where(df["prompt"] == 1, "easy", "hard"))
     df["sharpness"] = rng.random(len(df))
     df["angle"] = np.where(df["token"] < 2, np.nan, rng.random(len(df)))
-    ds = from_frame(df.set_index(["model", "prompt"]), {
-        "sharpness": {"long_name": "sharpness of attention", "units": "1", "valid_min": 0, "valid_max": 1},
-        "angle": "turning_angle@1",
-    })  # fmt: skip
+    ds = from_frame(
+        df.set_index(["model", "prompt"]),
+        {
+            "sharpness": {
+                "long_name": "sharpness of attention",
+                "units": "1",
+                "valid_min": 0,
+                "valid_max": 1,
+            },
+            "angle": "turning_angle@1",
+        },
+    )
     assert verify(ds) == [] and ds.attrs["dynstat_kind"] == "measurements"
     assert ds["sharpness"].dims == DIMS and ds["sharpness"].dtype == np.float32
-    assert ds["sharpness"].attrs["definition"] == "user.sharpness@1" and ds["sharpness"].attrs["origin"] == "user"
+    assert (
+        ds["sharpness"].attrs["definition"] == "user.sharpness@1"
+        and ds["sharpness"].attrs["origin"] == "user"
+    )
     assert ds["angle"].attrs["units"] == "rad" and ds["angle"].attrs["definition"] == "turning_angle@1"
     assert ds["prompt"].values.tolist() == ["1", "2"] and ds["category"].values.tolist() == ["easy", "hard"]
     assert (ds["quality"].sel(model="a", layer=2) == NO_SUCH_LAYER).all()

@@ -155,10 +155,15 @@ def test_points_that_are_not_finite_take_their_dependants_along(make):
     ds = make(gaps=False).copy(deep=True)
     flag(ds, "x", 0, 0, 0, 2, 3)  # token 2 at the last layer of model-0
     assert verify(ds) == []
-    # A step or an angle that looks back at it may be missing; so may the synchronisation of the layer below, and
-    # the log-probability of the next token.
-    for name, at in (("step_length", (3, 3)), ("turning_angle", (3, 3)), ("turning_angle", (4, 3)),
-                     ("synchronisation", (2, 2)), ("log_probability", (3,))):  # fmt: skip
+    # A step or an angle that looks back at it may be missing; so may the synchronisation of the layer below,
+    # and the log-probability of the next token.
+    for name, at in (
+        ("step_length", (3, 3)),
+        ("turning_angle", (3, 3)),
+        ("turning_angle", (4, 3)),
+        ("synchronisation", (2, 2)),
+        ("log_probability", (3,)),
+    ):
         ds[name].values[(0, 0, 0, *at)] = np.nan
     assert verify(ds) == []
     # One further back may not.
