@@ -5,20 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_PUBLIC = {"lmer": "fit", "decompose": "decompose", "Decomposition": "decompose", "LmerResult": "result"}
+_PUBLIC = {"lmer": "fit", "decompose": "decomposition", "Decomposition": "decomposition", "LmerResult": "result"}
 __all__ = ["Decomposition", "LmerResult", "decompose", "lmer"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        # The module `decompose` would otherwise take the place of its function in this namespace.
-        value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
-        globals()[name] = value
-        return value
+        return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 if TYPE_CHECKING:
-    from .decompose import Decomposition, decompose
+    from .decomposition import Decomposition, decompose
     from .fit import lmer
     from .result import LmerResult

@@ -12,7 +12,7 @@ import xarray as xr
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.methods import SHARES_FORMULA, SPLIT_FORMULA
-from .decompose import decompose
+from .decomposition import decompose
 
 _PROMPT = ("category", "template")
 _SAMPLE = ("temperature", "seed")

@@ -46,27 +46,37 @@ def summary_text(m: LmerResult) -> str:
 
 
 def _random(m: LmerResult) -> list[str]:
+    shown = [row for row in m.varcorr.itertuples() if row.var2 is None]
+    variances = _aligned([float(row.vcov) for row in shown])
+    deviations = _aligned([float(row.sdcor) for row in shown])
     rows = [("Groups", "Name", "Variance", "Std.Dev.", "Corr")]
     last = None
-    for row in m.varcorr.itertuples():
-        if row.var2 is not None:
-            continue
+    for row, variance, deviation in zip(shown, variances, deviations, strict=True):
         corr = ""
         if row.var1 is not None:
             own = m.varcorr[(m.varcorr["grp"] == row.grp) & (m.varcorr["var2"] == row.var1)]
             corr = " ".join("" if np.isnan(v) else f"{v:.2f}" for v in own["sdcor"])
-        rows.append(
-            (
-                "" if row.grp == last else str(row.grp),
-                "" if row.var1 is None else str(row.var1),
-                f"{row.vcov:.5g}",
-                f"{row.sdcor:.4g}",
-                corr,
-            )
-        )
+        group, column = "" if row.grp == last else str(row.grp), "" if row.var1 is None else str(row.var1)
+        rows.append((group, column, variance, deviation, corr))
         last = row.grp
     widths = [max(len(r[c]) for r in rows) for c in range(5)]
-    return [(" " + " ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True))).rstrip() for r in rows]
+    return [
+        (" " + " ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True))).rstrip() for r in rows
+    ]
+
+
+def _aligned(values: list[float], digits: int = 4) -> list[str]:
+    """Write numbers with the same decimals, enough for `digits` figures of each, as R's format() does."""
+    decimals = 0
+    for v in values:
+        if v == 0 or not np.isfinite(v):
+            continue
+        shown = f"{v:.{digits - 1}e}"
+        figures = len(shown.split("e")[0].replace(".", "").lstrip("-").rstrip("0")) or 1
+        decimals = max(decimals, figures - 1 - int(shown.split("e")[1]))
+    if decimals > 8:
+        return [f"{v:.{digits}g}" for v in values]
+    return [f"{v:.{decimals}f}" for v in values]
 
 
 def _fixed(m: LmerResult) -> list[str]:
