@@ -211,6 +211,17 @@ def test_equal_token_count(ds):
     assert np.isnan(got.values[:, 1]).all() and np.isfinite(got.values[:, 0]).all()
 
 
+def test_equal_count_counts_values(ds):
+    """Fifteen tokens are chosen; the incoming step leaves the last without a value."""
+    for tokens, there in (
+        (15, {"causal": True, "incoming": False}),
+        (14, {"causal": True, "incoming": True}),
+    ):
+        for alignment, want in there.items():
+            spec = {"metric": "ratio_norm@1", "tokens": tokens, "alignment": alignment}
+            assert np.isfinite(lab.run_metric(ds, spec).values[1, 0, 1]) == want
+
+
 def test_clipped_mad_by_scope(ds):
     def got(scope):
         spec = {"metric": "ratio_norm@1", "normalisation": "CLIPPED_MAD", "scope": scope, "clip": 3}

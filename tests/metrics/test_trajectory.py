@@ -50,6 +50,13 @@ def test_slow_version_agrees():
     assert np.isnan(fast[1][0, 0, 4:6]).all() and fast[0][0, 0, 4] == 0
 
 
+def test_a_step_below_eps_has_no_direction():
+    states = np.array([[1.0, 0], [1, 0.1], [1, 0.1 + 1e-8], [1, 0.3]])
+    assert np.isnan(turning_angle(states)[2:]).all()
+    assert np.isfinite(turning_angle(states, eps=1e-10)[2:]).all()
+    np.testing.assert_array_equal(ct_of(states)[2:], [0, nan])
+
+
 def test_layer_axis_is_the_transposed_token_axis():
     states = np.random.default_rng(2).normal(size=(4, 6, 7, 3))  # run, token, layer, dim
     swapped = np.swapaxes(states, 1, 2)
