@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,7 @@ def trace(lm: Any, blocks: list[nn.Module], where: str = "") -> ReadOut:
     """Discover the read-out of a model and verify it.
 
     The modules called after the last block are recorded during one forward pass; scalar steps come from
-    the config. The result must give the model's own logits from the last state, and at the input of the
+    the config, in the reading that the model confirms. The result must give the model's own logits from the last state, and at the input of the
     first block and a middle layer what the model gives when its last block puts out that state instead.
 
     Raises
@@ -88,24 +89,44 @@ def trace(lm: Any, blocks: list[nn.Module], where: str = "") -> ReadOut:
     """
     rows = lm.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(_PROBE)[None] * 37 + 11) % rows
-    config = lm.config.get_text_config()
-    readout = ReadOut(
-        _called_after(lm, blocks[-1], ids),
-        pre_head=_pre_head(config),
-        scale=_scale(config),
-        soft_cap=getattr(config, "final_logit_softcapping", None),
-    )
+    chain = _called_after(lm, blocks[-1], ids)
     captured = states(lm.base_model, blocks, ids)
-    for layer in sorted({0, len(blocks) // 2, len(blocks)}):
-        truth = oracle(lm, blocks, ids, captured[layer])
+    layers = sorted({0, len(blocks) // 2, len(blocks)})
+    truths = [(layer, captured[layer], oracle(lm, blocks, ids, captured[layer])) for layer in layers]
+    refusals = []
+    for readout in _candidates(chain, lm.config.get_text_config()):
+        refusal = _refusal(readout, truths, where)
+        if refusal is None:
+            return readout
+        refusals.append(refusal)
+    raise refusals[0]
+
+
+def _candidates(chain: tuple[nn.Module, ...], config: Any) -> Iterator[ReadOut]:
+    """Yield readings of the config's scalars, likeliest first: one name means different things in models."""
+    cap = getattr(config, "final_logit_softcapping", None)
+    base = getattr(config, "dim_model_base", None)
+    if base:  # MiniCPM3
+        yield ReadOut(chain, pre_head=config.hidden_size / base, soft_cap=cap)
+    scaling = float(getattr(config, "logits_scaling", None) or 1.0)
+    factor = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
+    # Granite divides by it, HyperCLOVA X multiplies, MiniCPM3 gives the divisor before the head this name.
+    for scale in dict.fromkeys((factor / scaling, factor * scaling, factor, 1.0)):
+        yield ReadOut(chain, scale=scale, soft_cap=cap)
+
+
+def _refusal(
+    readout: ReadOut, truths: Sequence[tuple[int, Tensor, Tensor]], where: str
+) -> DynstatError | None:
+    for layer, state, truth in truths:
         try:
             with torch.inference_mode():
-                error = relative_error(readout(captured[layer]), truth)
+                error = relative_error(readout(state), truth)
         except Exception as e:  # a chain that does not fit fails in any way
-            raise _differs(where, layer, f"{type(e).__name__}: {e}", readout) from e
+            return _differs(where, layer, f"{type(e).__name__}: {e}", readout)
         if not error <= TOLERANCE:
-            raise _differs(where, layer, f"{error:.1e} of the spread of the logits", readout)
-    return readout
+            return _differs(where, layer, f"{error:.1e} of the spread of the logits", readout)
+    return None
 
 
 def oracle(lm: Any, blocks: list[nn.Module], ids: Tensor, state: Tensor) -> Tensor:
@@ -190,14 +211,3 @@ def _called_after(lm: Any, last: nn.Module, ids: Tensor) -> tuple[nn.Module, ...
             handle.remove()
     # Dropout is called too and does nothing in evaluation mode.
     return tuple(m for m in chain if not isinstance(m, (nn.Dropout, nn.Identity)))
-
-
-def _pre_head(config: Any) -> float:
-    base = getattr(config, "dim_model_base", None)  # MiniCPM3
-    return config.hidden_size / base if base else 1.0
-
-
-def _scale(config: Any) -> float:
-    factor = getattr(config, "logit_scale", None)  # Cohere
-    divisor = getattr(config, "logits_scaling", None)  # Granite
-    return float(factor or 1.0) / float(divisor or 1.0)

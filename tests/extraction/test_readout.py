@@ -63,17 +63,31 @@ def _opt_350m():
     )  # fmt: skip
 
 
+def _minicpm3():
+    # The state is divided before the head.
+    return transformers.MiniCPM3Config(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, q_lora_rank=8, kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=8,
+        v_head_dim=8, max_position_embeddings=32, dim_model_base=8,
+    )  # fmt: skip
+
+
+_OLMO = {k: v for k, v in _small().items() if k != "head_dim"}
 SPECIAL = {
     "soft cap": lambda: transformers.Gemma2Config(**_small(final_logit_softcapping=2.0)),
     "factor of the logits": lambda: transformers.CohereConfig(**_small(logit_scale=0.0625)),
-    "divisor of the logits": lambda: transformers.GraniteConfig(**_small(logits_scaling=8.0, embedding_multiplier=12.0)),
+    "divisor of the logits": lambda: transformers.GraniteConfig(
+        **_small(logits_scaling=8.0, embedding_multiplier=12.0)
+    ),
+    "divisor before the head": _minicpm3,
+    "factor under the divisor's name": lambda: transformers.HyperCLOVAXConfig(**_small(logits_scaling=8.0)),
     "bias in the head": lambda: transformers.GPTJConfig(
         vocab_size=64, n_embd=16, n_layer=2, n_head=2, rotary_dim=4, n_positions=32
     ),
     "projection, no final norm": _opt_350m,
-    "norm without weights": lambda: transformers.OlmoConfig(**{k: v for k, v in _small().items() if k != "head_dim"}),
+    "norm without weights": lambda: transformers.OlmoConfig(**_OLMO),
     "norm by another name": lambda: transformers.MptConfig(d_model=16, n_heads=2, n_layers=2, vocab_size=64),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("trap", SPECIAL)
@@ -86,13 +100,14 @@ def test_known_traps_of_the_read_out(trap):
     for parameter in lm.parameters():
         parameter.add_(0.3 * torch.randn_like(parameter))
     readout, captured = check(lm)
-    if trap in ("soft cap", "factor of the logits", "divisor of the logits"):
+    if trap.startswith(("soft cap", "factor", "divisor")):
         plain = ReadOut(readout.chain)
         assert relative_error(plain(captured[-1]), readout(captured[-1])) > 0.1, "the step must matter here"
 
 
 def test_a_read_out_that_differs_is_refused(monkeypatch):
-    monkeypatch.setattr("dynstat.extraction.readout._scale", lambda config: 1.001)
+    one = "dynstat.extraction.readout._candidates"
+    monkeypatch.setattr(one, lambda chain, config: [ReadOut(chain, scale=1.001), ReadOut(chain[:1])])
     lm = tiny("llama")
     with pytest.raises(DynstatError) as e:
         trace(lm, blocks_of(lm), "llama")
