@@ -68,7 +68,7 @@ class Decision:
     def __post_init__(self, lock: Lock | None) -> None:
         from ..prereg.lock import Lock
 
-        # A Lock checks its own hash when it is made, so an instance is a verified lock.
+        # A Lock checks its hashes when it is made; here once more, since a mapping can be changed in place.
         if not isinstance(lock, Lock) or lock.sha256 != self.lock_sha256:
             raise DynstatError(
                 "P309",
@@ -78,6 +78,7 @@ class Decision:
                 expected="Lock",
                 mend="lock the plan (`dynstat prereg lock`) and use decide(lock, ...)",
             )
+        lock.verify()
         if self.hypothesis not in lock.plan["hypotheses"]:
             raise DynstatError(
                 "P309",
@@ -130,7 +131,8 @@ def decide(lock: Lock, hypothesis: str, estimates: Estimate | Sequence[Estimate]
     Raises
     ------
     DynstatError
-        P309 without a lock or for an estimate of another quantity; S404 for a wrong number of estimates.
+        P309 without a lock, or for an estimate of another quantity or method; S404 for a wrong
+        number of estimates.
     """
     claim, alpha, m = _registered(lock, hypothesis)
     given = tuple(estimates) if isinstance(estimates, Sequence) else (estimates,)
@@ -145,6 +147,15 @@ def decide(lock: Lock, hypothesis: str, estimates: Estimate | Sequence[Estimate]
                 where=hypothesis,
                 found=estimate.key,
                 expected=part["estimand"]["quantity"],
+            )
+        method = lock.plan["analyses"][part["estimand"]["analysis"]]["method"]
+        if estimate.method != method:
+            raise DynstatError(
+                "P309",
+                f"{hypothesis} is registered on another method",
+                where=hypothesis,
+                found=estimate.method,
+                expected=method,
             )
     if any(e.pivot is None or math.isnan(e.value) for e in given):
         return withhold(lock, hypothesis, "not_testable", "no_interval", estimates=given)

@@ -27,7 +27,7 @@ class Checker:
 
     def __init__(self, text: str, where: str) -> None:
         self.where = where
-        self.problems: list[str] = []
+        self._found: list[tuple[int, str]] = []
         self._lines: dict[Pointer, int] = {}
         self._silent: set[Pointer] = set()  # places whose absence is reported: what lies below adds nothing
         node = yaml.compose(text, Loader=yaml.SafeLoader) if text else None
@@ -51,7 +51,12 @@ class Checker:
         line = next((self._lines[at[:k]] for k in range(len(at), -1, -1) if at[:k] in self._lines), 0)
         name = ".".join(map(str, at)) or "plan"
         place = f"{self.where}:{line}" if line else self.where
-        self.problems.append(f"{place}: {name}: {text}")
+        self._found.append((line, f"{place}: {name}: {text}"))
+
+    @property
+    def problems(self) -> list[str]:
+        """All problems, in the order of the file."""
+        return [text for _, text in sorted(self._found, key=lambda pair: pair[0])]
 
     def raise_all(self) -> None:
         """Raise P301 with all problems, if there are any."""

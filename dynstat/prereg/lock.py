@@ -58,6 +58,10 @@ class Lock:
     content: Mapping[str, Any]
 
     def __post_init__(self) -> None:
+        self.verify()
+
+    def verify(self) -> None:
+        """Check the content against its hashes; raise P302 where they differ."""
         found = set(self.content)
         if found != _FIELDS or self.content["dynstat"] != SCHEMA:
             odd = ", ".join(sorted(found ^ _FIELDS)) or f"schema {self.content.get('dynstat')!r}"
@@ -328,7 +332,7 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 def evidence(lock: Lock, path: Path) -> str:
     """Return the evidence level of a lock where it lies: within git, L1 needs the lock itself committed."""
-    if lock.content["evidence"] != "L1":
+    if lock.content["evidence"] != "L1" or is_installed(path.parent):
         return str(lock.content["evidence"])
     status = _git(path.parent, "status", "--porcelain", "--ignored", "--", path.name)
     return "L1" if status is None or not status.strip() else "L0"

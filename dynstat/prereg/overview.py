@@ -17,8 +17,8 @@ def add_overview(rows: Rows, plan: Mapping[str, Any], ds: xr.Dataset) -> None:
     """Add what the overview figures draw, as far as the plan is about ratio_norm and the data hold it.
 
     ``overview.ratio_norm.<model>.<n>`` is the raw ratio_norm of a run under the options of the plan's first
-    outcome of that metric; ``overview.entropy.<model>.<layer>`` the mean entropy over the generated tokens of the
-    runs, with the relative depth in its groups. They describe the data and decide nothing.
+    outcome of that metric; ``overview.entropy.<model>.<layer>`` the mean entropy over generated tokens, with
+    the relative depth in its groups. They describe the data and decide nothing.
     """
     outcomes = [a["outcome"] for _, a in sorted(plan["analyses"].items()) if a["outcome"]]
     spec = next((o for o in outcomes if o["metric"].startswith("ratio_norm@")), None)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import sys
 from pathlib import Path
 
 from ..errors import DynstatError
-from ..files import sha256_bytes, sha256_file
+from ..files import read_text, sha256_bytes, sha256_file
+
+ALLOWED_IMPORTS = ("__future__", "dynstat.registry")
 
 
 def find_study(name: str | Path) -> Path:
@@ -62,7 +65,7 @@ def register_methods(folder: Path) -> None:
     Raises
     ------
     DynstatError
-        P307 where the file raises.
+        P307 where the file imports anything else, or raises.
     """
     from .. import study_path
 
@@ -78,6 +81,7 @@ def register_methods(folder: Path) -> None:
     name = f"{package}.analysis"
     if name in sys.modules:
         return
+    _check_imports(file)
     try:
         if package not in sys.modules and not package.startswith("dynstat.analyses."):
             spec = importlib.util.spec_from_loader(package, None, is_package=True)
@@ -95,3 +99,30 @@ def register_methods(folder: Path) -> None:
             where=str(file),
             mend="import only dynstat.registry at its top",
         ) from e
+
+
+def _check_imports(file: Path) -> None:
+    try:
+        tree = ast.parse(read_text(file))
+    except SyntaxError as e:
+        raise DynstatError(
+            "P307", f"analysis.py is not Python: {e.msg}", where=f"{file}:{e.lineno}"
+        ) from None
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = ["." * node.level + (node.module or "")]
+        else:
+            continue
+        found += [f"line {node.lineno}: {n}" for n in names if n not in ALLOWED_IMPORTS]
+    if found:
+        raise DynstatError(
+            "P307",
+            "analysis.py imports more than the registry",
+            where=str(file),
+            found=", ".join(found),
+            expected=", ".join(ALLOWED_IMPORTS),
+            mend="put the method into a module beside it and point to it by path=",
+        )

@@ -51,7 +51,7 @@ def inputs(per: int = 6) -> dict:
 
 
 def planted(model: float, category: float, residual: float, samples: int = 4, per: int = 6, seed: int = 0):
-    """Build a dataset whose log ratio_norm has given variances: one spike a run, of the height that gives it."""
+    """Build a dataset whose log ratio_norm has given variances: one spike a run, of fitting height."""
     rng = np.random.default_rng(seed)
     n = CATEGORIES * per
     run = (MODELS, n, samples)
@@ -235,7 +235,7 @@ def test_a_model_with_spikes_lies_beyond_the_null():
 
 
 def test_the_interval_belongs_to_prompts_in_whatever_order_they_stand():
-    """One prompt carries all the variation: its bootstrap spread must not move to another when rows are sorted."""
+    """One prompt carries all the variation: its spread must not move to another when rows are sorted."""
     from dynstat.analyses.conditional_signatures import null_z as module
 
     values = np.zeros((3, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import subprocess
 
@@ -269,6 +270,14 @@ def test_only_a_lock_can_decide(path, study):
         with pytest.raises(DynstatError) as e:
             refuse()
         assert e.value.code == "P309"
+    with pytest.raises(DynstatError) as e:
+        decide(lock, "H1", dataclasses.replace(estimate, method="drift_test.median@1"))
+    assert e.value.code == "P309"
+    lock.plan["hypotheses"]["H1"]["parts"][0]["threshold"] = 0.5
+    with pytest.raises(DynstatError) as e:
+        decide(lock, "H1", estimate)
+    assert e.value.code == "P302"
+    lock = load_lock(path)
     with pytest.raises(DynstatError):
         decide(lock, "H2", estimate)
     assert "supported" in str(made) and made.as_dict()["criteria"]
@@ -280,7 +289,7 @@ def test_a_decision_says_what_would_resolve_it(path):
     lock = load_lock(path)
 
     def at(value, pivot=True, key="mean"):
-        rest = {"method": "m@1", "interval": "t", "unit": "prompt", "n": {}}
+        rest = {"method": "drift_test.mean@1", "interval": "t", "unit": "prompt", "n": {}}
         if not pivot:
             return Estimate(key, value, value, value, 0.95, **rest)
         return Estimate.from_pivot(key, value, TPivot(value, 0.1, 5), **rest)

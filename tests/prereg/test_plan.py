@@ -201,6 +201,16 @@ def test_analysis_may_point_beside_itself(tmp_path):
     assert e.value.code == "P307"
 
 
+@pytest.mark.parametrize(
+    "line", ["import numpy as np", "from .functions import f", "def f():\n    import scipy", "f("]
+)
+def test_analysis_may_import_the_registry_only(tmp_path, line):
+    (tmp_path / "analysis.py").write_text(f"from dynstat.registry import METHODS\n{line}\n")
+    with pytest.raises(DynstatError) as e:
+        register_methods(tmp_path)
+    assert e.value.code == "P307"
+
+
 def test_a_study_that_is_not_there_is_named(tmp_path):
     with pytest.raises(DynstatError) as e:
         find_study("no_such_study")
