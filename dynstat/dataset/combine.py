@@ -15,8 +15,8 @@ from .schema import ALWAYS, COORDINATES, DIMS, NO_SUCH_LAYER, NOT_EXTRACTED, PAD
 from .text import is_text
 
 _JOINED = DIMS[:3]
-# Attributes in which shards of one panel may differ, and how they become one.
-_MERGED = ("history", "date_created", "provenance", "inputs", "panel_sha256", "prompt_order", "sample_order")
+# They speak of one panel, or of the shards of one file; what differs is left out.
+_OF_ONE_PANEL = ("inputs", "inputs_combined", "panel_sha256", "prompt_order", "sample_order", "shards")
 
 
 def combine(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
@@ -53,6 +53,18 @@ def combine(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
                 expected=", ".join(lost),
                 mend="select with lists, so that dims are kept",
             )
+        for dim in _JOINED:
+            if not part.indexes[dim].is_unique:
+                twice = part.indexes[dim][part.indexes[dim].duplicated()][0]
+                raise DynstatError(
+                    "D105",
+                    f"a {dim} occurs twice in one dataset",
+                    where=dim,
+                    found=twice,
+                    expected="unique ids",
+                )
+    if len(kinds := sorted({str(p.attrs.get("dynstat_kind", "")) for p in parts})) > 1:
+        raise DynstatError("D105", "datasets of different kinds cannot be joined", found=", ".join(kinds))
     labels = {dim: _order(parts, dim) for dim in _JOINED}
     places = {dim: {label: i for i, label in enumerate(labels[dim])} for dim in _JOINED}
     coords: dict[str, Any] = {}
@@ -284,17 +296,27 @@ def _root(parts: Sequence[xr.Dataset]) -> dict[str, Any]:
     attrs = {}
     for key in dict.fromkeys(k for p in parts for k in p.attrs):
         values = list(dict.fromkeys(str(p.attrs[key]) for p in parts if key in p.attrs))
-        if len(values) == 1 and (key not in ("inputs", "panel_sha256") or all(key in p.attrs for p in parts)):
+        everywhere = all(key in p.attrs for p in parts)
+        if len(values) == 1 and (everywhere or key not in _OF_ONE_PANEL):
             attrs[key] = next(p.attrs[key] for p in parts if key in p.attrs)
         elif key == "history":
             attrs[key] = "\n".join(sorted({line for v in values for line in v.splitlines()}))
         elif key == "date_created":
             attrs[key] = max(values)
         elif key == "provenance":
-            attrs[key] = json.dumps([json.loads(v) for v in sorted(values)])
-        elif key == "inputs":
-            # No single panel determines the values any more, so no single lock can bind them.
-            attrs["inputs_combined"] = json.dumps([json.loads(v) for v in sorted(values)])
-        elif key not in _MERGED:
+            attrs[key] = _list(values)
+        elif key not in _OF_ONE_PANEL:
             attrs[key] = "; ".join(sorted(values))
+    if "inputs" not in attrs:
+        # No single panel determines the values any more, so no single lock can bind them.
+        several = [p.attrs[k] for p in parts for k in ("inputs", "inputs_combined") if k in p.attrs]
+        if several:
+            attrs["inputs_combined"] = _list(several)
     return attrs
+
+
+def _list(texts: Sequence[str]) -> str:
+    """Return JSON values, those that are lists taken apart, as one sorted JSON list without repeats."""
+    values = [json.loads(text) for text in texts]
+    flat = [v for value in values for v in (value if isinstance(value, list) else [value])]
+    return json.dumps([json.loads(t) for t in sorted({json.dumps(v, sort_keys=True) for v in flat})])

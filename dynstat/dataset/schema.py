@@ -240,6 +240,7 @@ PANEL_ATTRS = {
 ORDER_ATTRS = {
     "prompt_order": "JSON list of prompt identifiers in their order, for shards",
     "sample_order": "JSON list of sample identifiers in their order, for shards",
+    "shards": "JSON list of the shards that a combined file was made from",
     "inputs_combined": "JSON list of the different `inputs`, where datasets of several panels were combined",
 }
 

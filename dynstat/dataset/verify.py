@@ -107,7 +107,7 @@ def _root(ds: xr.Dataset) -> Iterator[Problem]:
         yield Problem("attribute", "root attribute dynstat_schema", repr(schema), SCHEMA)
     if (kind := ds.attrs.get("dynstat_kind", "panel")) not in KINDS:
         yield Problem("attribute", "root attribute dynstat_kind", repr(kind), " | ".join(KINDS))
-    for key in ("inputs", "provenance", "prompt_order", "sample_order", "inputs_combined"):
+    for key in ("inputs", "provenance", "prompt_order", "sample_order", "inputs_combined", "shards"):
         if key in ds.attrs:
             try:
                 json.loads(ds.attrs[key])
@@ -306,10 +306,8 @@ def _runs(ds: xr.Dataset) -> Iterator[Problem]:
             continue
         ids = ds[name].values
         bound = vocabulary.reshape(-1, *[1] * (ids.ndim - 1))
-        # Users' own measurements may come without ids.
-        bad = valid & ((ids >= bound) | (ids < (-1 if measured else 0)))
-        if measured:
-            bad &= ids >= 0
+        # Users' own measurements may come without ids, or without the size of the vocabulary.
+        bad = valid & (((ids >= bound) & ((bound > 0) | (not measured))) | ((ids < 0) & (not measured)))
         if bad.any():
             yield Problem("token", _label(ds, name, bad), _first(ids, bad), "an index within the vocabulary")
         if (bad := ~valid & (ids != -1)).any():

@@ -148,6 +148,9 @@ def test_panels_of_several_studies_lose_their_common_inputs(make, panel):
     assert "inputs" not in joined.attrs
     assert len(json.loads(joined.attrs["inputs_combined"])) == 2
     assert verify(joined) == []
+    # Joining once more adds nothing, in whatever order.
+    assert combine([panel, joined]).attrs == combine([joined, other]).attrs == joined.attrs
+    assert len(json.loads(joined.attrs["provenance"])) == 2
 
 
 def test_factors_of_one_panel_only(make, panel):
@@ -169,3 +172,5 @@ def test_the_parts_are_not_touched(make, panel):
 def test_nothing_and_lost_dims(panel):
     fails()
     fails(panel.isel(model=0))
+    assert "p01" in fails(panel.isel(prompt=[0, 1, 1])).found
+    fails(panel, panel.assign_attrs(dynstat_kind="measurements"))

@@ -11,7 +11,7 @@ from dynstat.dataset.io import open as open_dataset
 from dynstat.dataset.io import save
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(
     seed=st.integers(0, 10**6),
     layers=st.tuples(st.integers(1, 4), st.integers(1, 4)),

@@ -224,6 +224,12 @@ def test_levels_are_read_off_the_columns():
     assert ds["score"].dims == DIMS[:4] and ds["deep"].dims == DIMS
 
 
+def test_token_ids_without_a_vocabulary():
+    df = pd.DataFrame({"model": "a", "prompt": "x", "token": [0, 1], "token_id": [7, 9]})
+    assert from_frame(df)["token_id"].values.ravel().tolist() == [7, 9]
+    assert "token_id" in fails("D104", from_frame, df.assign(vocabulary=8)).where
+
+
 def test_errors_of_from_frame():
     df = pd.DataFrame({"model": "a", "prompt": ["x", "x", "y"], "token": [0, 1, 0], "score": [0.1, 0.2, 0.3]})
     units = {"score": UNITS}

@@ -90,6 +90,8 @@ def test_lazy_opening(panel, tmp_path):
     ds = open_dataset(path, chunks="auto")
     assert ds["entropy"].chunks is not None
     xr.testing.assert_identical(ds.compute(), panel)
+    # Written while it is still open, over itself.
+    xr.testing.assert_identical(open_dataset(save(ds, path)), panel)
     ds.close()
 
 
