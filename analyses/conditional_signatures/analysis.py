@@ -20,3 +20,20 @@ METHODS.add(
         metrics=("ratio_norm", "ratio_norm_z"),
     )
 )
+METHODS.add(
+    Method(
+        name="conditional_signatures.signature",
+        version=1,
+        path="dynstat.analyses.conditional_signatures.signature:signature",
+        summary="Per model: median ratio_norm, GD ratio, and the share of points in each of the five states.",
+        origin="dynstat",
+        reference="definitions of dynstat.metrics; percentile bootstrap over prompts",
+        options={
+            "turbulence": Option(1.0, None, "ct above it is high; a quantile of the pilot"),
+            "branching": Option(0.5, None, "H / ln V above it is high; a quantile of the pilot"),
+            "synchronisation": Option(0.5, None, "below it a committed layer is out of step; of the pilot"),
+            "bootstrap": Option(999, None, "bootstrap samples of prompts"),
+        },
+        metrics=("ratio_norm", "gd_ratio", "state"),
+    )
+)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from dynstat.errors import DynstatError
-from dynstat.inference.estimate import DrawsPivot, Estimate
-from dynstat.inference.resample import Resampler
+from dynstat.inference.estimate import Estimate
 from dynstat.metrics.labelled_ct import ct_series
 from dynstat.metrics.nulls import length_matched
 from dynstat.registry import parse_metric
+
+from .by_model import of_values, prompt_weights
 
 METHOD = "conditional_signatures.null_z@1"
 
@@ -68,9 +68,7 @@ def null_z(
     null = length_matched(
         *ct_series(ds, options), replicates=replicates, scale=options["scale"], rng=null_seed
     )
-    weights = Resampler.of(ds["prompt"].values, ds["category"].values).weights(bootstrap, draw_seed)
-    # The resampler sorts its units; the prompts of the dataset stand in their own order.
-    weights = weights[:, np.argsort(np.argsort(ds["prompt"].values))]
+    weights = prompt_weights(ds, bootstrap, draw_seed)
     out: dict[str, Estimate] = {}
     for i, model in enumerate(ds["model"].values.astype(str)):
         beyond = np.where(np.isfinite(null.p[i]), null.p[i] <= alpha, np.nan)
@@ -78,28 +76,6 @@ def null_z(
             ("median_z", null.z[i], np.median),
             ("share_beyond", beyond, np.mean),
         ):
-            out[f"{name}.{model}"] = _by_prompts(f"{name}.{model}", values, statistic, weights, seed)
+            key = f"{name}.{model}"
+            out[key] = of_values(key, values, statistic, weights, method=METHOD, seed=seed)
     return out
-
-
-def _by_prompts(
-    key: str, values: NDArray[Any], statistic: Callable[..., Any], weights: NDArray[np.int64], seed: int
-) -> Estimate:
-    """Return a statistic of values (prompt, sample) with a percentile interval over prompts."""
-    there = np.isfinite(values)
-    if not there.any():
-        raise DynstatError("S402", "a model has no run with a value", where=key, found="0 runs")
-    prompts = np.nonzero(there)[0]
-    used = values[there]
-    draws = [float(statistic(np.repeat(used, w[prompts]))) for w in weights if w[prompts].any()]
-    return Estimate.from_pivot(
-        key,
-        float(statistic(used)),
-        DrawsPivot(tuple(draws)),
-        method=METHOD,
-        interval="percentile bootstrap over prompts",
-        unit="prompt",
-        n={"runs": int(used.size), "prompts": int(np.unique(prompts).size)},
-        target="panel",
-        seed=seed,
-    )

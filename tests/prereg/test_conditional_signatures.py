@@ -135,7 +135,7 @@ def study(tmp_path):
     source = study_path("conditional_signatures")
     folder = tmp_path / "conditional_signatures"
     folder.mkdir()
-    for name in ("plan.yaml", "analysis.py", "null_z.py", "__init__.py"):
+    for name in ("plan.yaml", "analysis.py", "by_model.py", "null_z.py", "signature.py", "__init__.py"):
         shutil.copy(source / name, folder / name)
     lock_study(folder, "toy", inputs())
     return folder
@@ -236,12 +236,12 @@ def test_a_model_with_spikes_lies_beyond_the_null():
 
 def test_the_interval_belongs_to_prompts_in_whatever_order_they_stand():
     """One prompt carries all the variation: its spread must not move to another when rows are sorted."""
-    from dynstat.analyses.conditional_signatures import null_z as module
+    from dynstat.analyses.conditional_signatures.by_model import of_values
 
     values = np.zeros((3, 2))
     values[2] = 1.0
     weights = np.array([[0, 0, 3], [3, 0, 0], [1, 1, 1]])
-    e = module._by_prompts("k", values, np.mean, weights, 0)
+    e = of_values("k", values, np.mean, weights, method="test@1", seed=0)
     assert sorted(e.pivot.draws) == pytest.approx([0.0, 1 / 3, 1.0])
     by_name, shuffled = exchangeable(), exchangeable()
     order = np.argsort(by_name["prompt"].values)
@@ -263,3 +263,31 @@ def test_the_null_refuses_what_it_cannot_do():
     with pytest.raises(DynstatError) as e:
         summary(ds)
     assert e.value.code == "S402"
+
+
+def test_the_signature_is_what_the_library_computes_and_its_shares_are_whole():
+    from dynstat.analyses.conditional_signatures.signature import signature
+    from dynstat.metrics.labelled import gd_ratio, state_shares, states
+    from dynstat.metrics.states import STATES, Thresholds
+
+    ds = exchangeable()
+    rng = np.random.default_rng(4)
+    shape = ds["turning_angle"].shape
+    p1 = rng.uniform(0.2, 0.9, shape)
+    for name, values in {
+        "entropy": rng.uniform(0.1, np.log(100) - 0.1, shape),
+        "top1_probability": p1,
+        "top2_probability": p1 * rng.uniform(0.1, 1.0, shape),
+        "synchronisation": rng.uniform(0.0, 1.0, shape),
+    }.items():
+        ds[name] = (ds["turning_angle"].dims, values.astype(np.float32))
+    cut = {"turbulence": 0.2, "branching": 0.6, "synchronisation": 0.4}
+    found = signature(ds, outcome=OUTCOME, seed=1, bootstrap=99, **cut)
+    shares = state_shares(ds, states(ds, Thresholds.fixed(*cut.values())))
+    for i, model in enumerate(ds["model"].values):
+        assert found[f"gd_ratio.{model}"].value == pytest.approx(float(gd_ratio(ds)[i]), rel=1e-9)
+        mine = [found[f"state.{s}.{model}"] for s in STATES]
+        assert [e.value for e in mine] == pytest.approx(shares.values[i].tolist(), rel=1e-9)
+        assert sum(e.value for e in mine) == pytest.approx(1.0)
+        assert all(e.low <= e.value <= e.high for e in mine)
+        assert found[f"ratio_norm.{model}"].value >= 1
