@@ -85,10 +85,10 @@ class Held:
         return {k: v / total for k, v in limits.items()}
 
 
-def grid() -> pd.DataFrame:
+def grid(samples: int = SAMPLES) -> pd.DataFrame:
     """Return the rows of the panel without outcomes."""
     index = pd.MultiIndex.from_product(
-        [range(MODELS), range(CATEGORIES), range(PROMPTS), range(SAMPLES)],
+        [range(MODELS), range(CATEGORIES), range(PROMPTS), range(samples)],
         names=["model", "category", "item", "sample"],
     )
     frame = index.to_frame(index=False)
@@ -125,10 +125,15 @@ def both_shares(design: Design, y: Array) -> tuple[Array, Array]:
 
 
 def panel_coverage(
-    components: dict[str, float], panels: int, count: int, rng: np.random.Generator, level: float = 0.95
+    components: dict[str, float],
+    panels: int,
+    count: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    samples: int = SAMPLES,
 ) -> pd.DataFrame:
     """Return coverage of the panel's shares by delete-group jackknife intervals, a row a term."""
-    frame = grid()
+    frame = grid(samples)
     design = build_design(parse_formula(FORMULA), frame)
     resampler = Resampler.of(frame["prompt"], frame["category"])
     parts = [resampler.without(g) for g in resampler.jackknife_groups()]
@@ -152,6 +157,7 @@ def panel_coverage(
     rows = []
     for term, seen in hits.items():
         a = np.array(seen, dtype=float)
+        worst = float(np.min(1 - (a[:, 0] + a[:, 1]).reshape(panels, count).mean(axis=1)))
         rows.append(
             {
                 "term": term,
@@ -161,6 +167,7 @@ def panel_coverage(
                 "too low": a[:, 1].mean(),
                 "median width": np.median(a[:, 2]),
                 "raw scale": a[:, 3].mean(),
+                "worst panel": worst,
                 "n": len(seen),
             }
         )
@@ -168,10 +175,14 @@ def panel_coverage(
 
 
 def population_coverage(
-    components: dict[str, float], count: int, replicates: int, rng: np.random.Generator
+    components: dict[str, float],
+    count: int,
+    replicates: int,
+    rng: np.random.Generator,
+    samples: int = SAMPLES,
 ) -> pd.DataFrame:
     """Return coverage of the population's shares by three kinds of 95 % interval, a row a term."""
-    frame = grid()
+    frame = grid(samples)
     design = build_design(parse_formula(FORMULA), frame)
     strata = find_strata(design)
     assert strata is not None
@@ -200,7 +211,7 @@ def population_coverage(
     return pd.DataFrame({"term": TERMS, "truth": truth, **{k: x.mean(axis=0) for k, x in inside.items()}})
 
 
-def shares(quick: bool) -> int:
+def shares(quick: bool, samples: int) -> int:
     """Print coverage of the shares' intervals; return 1 where the panel's leaves its band."""
     panels, count = (6, 60) if quick else (40, 100)
     draws, replicates = (200, 200) if quick else (1000, 500)
@@ -209,10 +220,10 @@ def shares(quick: bool) -> int:
     slack = 3.29 * np.sqrt(0.95 * 0.05 / (panels * count)) if quick else 0.0
     low, high = BAND[0] - slack, BAND[1] + slack
     failed = []
-    print(f"{MODELS} models x {CATEGORIES} categories x {PROMPTS} prompts x {SAMPLES} samples, seed {SEED}")
+    print(f"{MODELS} models x {CATEGORIES} categories x {PROMPTS} prompts x {samples} samples, seed {SEED}")
     for name, values in (SCENARIOS | EDGES).items():
         components = dict(zip(TERMS, values, strict=True))
-        table = panel_coverage(components, panels, count, rng)
+        table = panel_coverage(components, panels, count, rng, samples=samples)
         decides = name in SCENARIOS
         print(
             f"\n{name}: this panel, delete-group jackknife 95 %, {panels} panels x {count}"
@@ -222,7 +233,7 @@ def shares(quick: bool) -> int:
         if decides:
             bad = table[(table["coverage"] < low) | (table["coverage"] > high)]
             failed += [f"{name}: {r.term} {r.coverage:.3f}" for r in bad.itertuples()]
-        wide = population_coverage(components, draws, replicates, rng)
+        wide = population_coverage(components, draws, replicates, rng, samples)
         print(f"{name}: a population, 95 %, {draws} data sets")
         print(wide.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     print(
@@ -237,8 +248,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
     parser.add_argument("check", choices=["shares"])
     parser.add_argument("--quick", action="store_true", help="fewer simulations, a wider band")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="samples a cell, at least 2")
     args = parser.parse_args(argv)
-    return {"shares": shares}[args.check](args.quick)
+    return {"shares": shares}[args.check](args.quick, args.samples)
 
 
 if __name__ == "__main__":

@@ -36,17 +36,26 @@ def panel() -> Callable[..., pd.DataFrame]:
             names=["model", "category", "item", "sample"],
         )
         d = index.to_frame(index=False)
-        m, c, p = d["model"].to_numpy(), d["category"].to_numpy(), (d["category"] * prompts + d["item"]).to_numpy()
+        m, c, p = (
+            d["model"].to_numpy(),
+            d["category"].to_numpy(),
+            (d["category"] * prompts + d["item"]).to_numpy(),
+        )
         n = categories * prompts
         d["y"] = (
-            1.0 + rng.normal(0, s["model"], models)[m] + rng.normal(0, s["category"], categories)[c]
-            + rng.normal(0, s["prompt"], n)[p] + rng.normal(0, s["both"], (models, categories))[m, c]
-            + rng.normal(0, s["cell"], (models, n))[m, p] + rng.normal(0, s["residual"], len(d))
+            1.0
+            + rng.normal(0, s["model"], models)[m]
+            + rng.normal(0, s["category"], categories)[c]
+            + rng.normal(0, s["prompt"], n)[p]
+            + rng.normal(0, s["both"], (models, categories))[m, c]
+            + rng.normal(0, s["cell"], (models, n))[m, p]
+            + rng.normal(0, s["residual"], len(d))
         )
         d["temperature"] = np.where(d["sample"] % 2 == 0, "0.7", "1")
         d["x"] = rng.normal(size=len(d))
         return d.assign(
-            model=d["model"].map("m{}".format), category=d["category"].map("c{}".format),
+            model=d["model"].map("m{}".format),
+            category=d["category"].map("c{}".format),
             prompt=[f"p{i:03d}" for i in p],
         )
 

@@ -23,7 +23,7 @@ TERMS = ("model", "category", "category:prompt", "model:category", "model:prompt
 
 
 def _closed_form(d, a, c, p, s):
-    """Sums of squares and expected mean squares of model x (category/prompt) x sample, written out by hand."""
+    """Sums of squares and expected mean squares of the crossed and nested panel, written out by hand."""
     y = d["y"].to_numpy().reshape(a, c, p, s)
     m = y.mean()
     mi, cj = y.mean((1, 2, 3)), y.mean((0, 2, 3))
@@ -37,8 +37,12 @@ def _closed_form(d, a, c, p, s):
         "residual": np.sum((y - mijk[..., None]) ** 2),
     }
     df = {
-        "model": a - 1, "category": c - 1, "category:prompt": c * (p - 1), "model:category": (a - 1) * (c - 1),
-        "model:prompt": (a - 1) * c * (p - 1), "residual": a * c * p * (s - 1),
+        "model": a - 1,
+        "category": c - 1,
+        "category:prompt": c * (p - 1),
+        "model:category": (a - 1) * (c - 1),
+        "model:prompt": (a - 1) * c * (p - 1),
+        "residual": a * c * p * (s - 1),
     }
     ms = {k: ss[k] / df[k] for k in ss}
     e = ms["residual"]
@@ -46,9 +50,21 @@ def _closed_form(d, a, c, p, s):
     prompt = (ms["category:prompt"] - ms["model:prompt"]) / (a * s)
     both = (ms["model:category"] - ms["model:prompt"]) / (p * s)
     model = (ms["model"] - ms["model:category"]) / (c * p * s)
-    category = (ms["category"] - ms["category:prompt"] - ms["model:category"] + ms["model:prompt"]) / (a * p * s)
-    return ss, df, {"model": model, "category": category, "category:prompt": prompt, "model:category": both,
-                    "model:prompt": cell, "residual": e}
+    category = (ms["category"] - ms["category:prompt"] - ms["model:category"] + ms["model:prompt"]) / (
+        a * p * s
+    )
+    return (
+        ss,
+        df,
+        {
+            "model": model,
+            "category": category,
+            "category:prompt": prompt,
+            "model:category": both,
+            "model:prompt": cell,
+            "residual": e,
+        },
+    )
 
 
 def _design(frame, formula=FORMULA):
@@ -70,7 +86,9 @@ def test_balanced_components_equal_expected_mean_squares(panel, seed, shape):
     anova = from_strata(strata, sums)
     assert _named(design, anova.ss) == pytest.approx(ss, rel=1e-9, abs=1e-9)
     assert _named(design, anova.df) == df
-    assert _named(design, anova_components(sums, strata.df, strata.design)) == pytest.approx(expected, abs=1e-10)
+    assert _named(design, anova_components(sums, strata.df, strata.design)) == pytest.approx(
+        expected, abs=1e-10
+    )
     # MINQUE gives the same whatever the weights.
     rng = np.random.default_rng(seed)
     for weights in (np.ones(6), rng.uniform(0, 3, 6) + 1e-3, np.array([0, 0, 0, 0, 0, 1.0])):
@@ -83,7 +101,12 @@ def test_some_of_these_components_are_negative(panel):
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 10_000), st.sampled_from([(6, 3, 5, 3), (4, 2, 3, 2)]), st.floats(0, 0.6), st.floats(0, 0.6))
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([(6, 3, 5, 3), (4, 2, 3, 2)]),
+    st.floats(0, 0.6),
+    st.floats(0, 0.6),
+)
 def test_reml_of_strata_equals_reml_of_the_engine(panel, seed, shape, both, cell):
     d = panel(seed, *shape, both=both, cell=cell)
     with warnings.catch_warnings():
@@ -156,7 +179,7 @@ def test_unbalanced_and_other_fixed_parts_have_no_strata(panel):
     assert find_strata(_design(d)) is not None
     assert find_strata(_design(d.drop(index=[4]))) is None
     assert find_strata(_design(d, FORMULA.replace("1 +", "x +"))) is None
-    # Crossed with nothing missing, yet not orthogonal: prompts of unequal number a category, in model:category.
+    # Nothing is missing in a cell, yet the categories differ in their number of prompts.
     assert find_strata(_design(d[d["prompt"] != "p000"])) is None
 
 

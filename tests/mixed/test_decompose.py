@@ -33,8 +33,16 @@ def test_keys_targets_and_counts(panel):
     }
     e = out["share.category:prompt"]
     assert (e.target, e.unit, e.seed, e.level) == ("panel", "prompt", 3, 0.95)
-    assert e.n == {"rows": 270, "model": 6, "category": 3, "category:prompt": 15, "model:category": 18,
-                   "model:prompt": 90, "units": 15, "groups": 5}
+    assert e.n == {
+        "rows": 270,
+        "model": 6,
+        "category": 3,
+        "category:prompt": 15,
+        "model:category": 18,
+        "model:prompt": 90,
+        "units": 15,
+        "groups": 5,
+    }
     assert out["population.share.model"].target == "population"
 
 
@@ -48,7 +56,9 @@ def test_shares_sum_to_one_and_ignore_shift_scale_and_row_order(panel, seed, shi
     b = _quiet(SHARES_FORMULA, other, rng=1, replicates=100, population="none")
     np.testing.assert_allclose(a.shares, b.shares, atol=1e-7)
     for key, e in a.estimates().items():
-        assert (b.estimates()[key].low, b.estimates()[key].high) == pytest.approx((e.low, e.high), abs=1e-5), key
+        assert (b.estimates()[key].low, b.estimates()[key].high) == pytest.approx(
+            (e.low, e.high), abs=1e-5
+        ), key
 
 
 def _slow_share(frame, term):
@@ -96,10 +106,20 @@ def test_boundary_goes_to_the_raw_scale_on_unbounded_components(panel):
 
 def test_population_interval_is_reproducible_and_named(panel):
     d = panel(2)
-    for kind, word in (("auto", "generalised"), ("generalised", "generalised"), ("bootstrap", "bias-corrected")):
-        a = _quiet(SHARES_FORMULA, d, rng=5, population=kind, replicates=200).estimates()["population.share.model"]
-        b = _quiet(SHARES_FORMULA, d, rng=5, population=kind, replicates=200).estimates()["population.share.model"]
-        c = _quiet(SHARES_FORMULA, d, rng=6, population=kind, replicates=200).estimates()["population.share.model"]
+    for kind, word in (
+        ("auto", "generalised"),
+        ("generalised", "generalised"),
+        ("bootstrap", "bias-corrected"),
+    ):
+        a = _quiet(SHARES_FORMULA, d, rng=5, population=kind, replicates=200).estimates()[
+            "population.share.model"
+        ]
+        b = _quiet(SHARES_FORMULA, d, rng=5, population=kind, replicates=200).estimates()[
+            "population.share.model"
+        ]
+        c = _quiet(SHARES_FORMULA, d, rng=6, population=kind, replicates=200).estimates()[
+            "population.share.model"
+        ]
         assert (a.low, a.high, a.interval) == (b.low, b.high, b.interval)
         assert a.high != c.high and word in a.interval
     holes = d.drop(index=[0, 5])
@@ -204,8 +224,18 @@ def test_prints_and_tidies(panel):
     made = _quiet(SHARES_FORMULA, panel(3), rng=1)
     table = made.tidy()
     assert list(table.columns) == [
-        "term", "levels", "component", "estimate", "conf.low", "conf.high", "interval", "population.low",
-        "population.high", "chance", "eta2", "omega2",
+        "term",
+        "levels",
+        "component",
+        "estimate",
+        "conf.low",
+        "conf.high",
+        "interval",
+        "population.low",
+        "population.high",
+        "chance",
+        "eta2",
+        "omega2",
     ]
     assert list(table["term"]) == list(TERMS)
     assert all(t in str(made) for t in TERMS) and "<pre>" in made._repr_html_()

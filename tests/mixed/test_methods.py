@@ -27,25 +27,35 @@ def ds() -> xr.Dataset:
     rng = np.random.default_rng(4)
     shape = (M, C * P, S, T, L)
     height = np.exp(
-        rng.normal(0, 0.6, (M, 1, 1)) + rng.normal(0, 0.4, (1, C * P, 1)) + rng.normal(0, 0.3, (M, C * P, 1))
+        rng.normal(0, 0.6, (M, 1, 1))
+        + rng.normal(0, 0.4, (1, C * P, 1))
+        + rng.normal(0, 0.3, (M, C * P, 1))
         + rng.normal(0, 0.4, (M, C * P, S))
     )
     step = np.full(shape, 0.2) + rng.uniform(0, 0.02, shape)
     step[:, :, :, 7, :] *= 1 + np.minimum(height, 8)[..., None]
     token = np.broadcast_to(np.arange(T), shape[:4])
     values = {
-        "step_length": (xr.Dataset, step.clip(0, 2)), "turning_angle": (None, np.full(shape, 1.0)),
+        "step_length": (xr.Dataset, step.clip(0, 2)),
+        "turning_angle": (None, np.full(shape, 1.0)),
         "quality": (None, np.zeros(shape, np.int8)),
     }
     dims = ("model", "prompt", "sample", "token", "layer")
-    out = xr.Dataset({k: (dims, v.astype("float32") if v.dtype.kind == "f" else v) for k, (_, v) in values.items()})
+    out = xr.Dataset(
+        {k: (dims, v.astype("float32") if v.dtype.kind == "f" else v) for k, (_, v) in values.items()}
+    )
     for name, array in (("phase", token >= 2), ("is_special", token < 0), ("is_first", token == 0)):
         out[name] = (dims[:4], array.astype(np.int8))
     return out.assign_coords(
-        model=[f"m{i}" for i in range(M)], prompt=[f"p{i}" for i in range(C * P)],
-        sample=[f"s{i}" for i in range(S)], token=np.arange(T), layer=np.arange(L),
-        category=("prompt", [f"c{i % C}" for i in range(C * P)]), layers=("model", np.full(M, L)),
-        temperature=("sample", [0.7, 0.7, 1.0, 1.0]), seed=("sample", [1, 2, 1, 2]),
+        model=[f"m{i}" for i in range(M)],
+        prompt=[f"p{i}" for i in range(C * P)],
+        sample=[f"s{i}" for i in range(S)],
+        token=np.arange(T),
+        layer=np.arange(L),
+        category=("prompt", [f"c{i % C}" for i in range(C * P)]),
+        layers=("model", np.full(M, L)),
+        temperature=("sample", [0.7, 0.7, 1.0, 1.0]),
+        seed=("sample", [1, 2, 1, 2]),
         relative_depth=(("model", "layer"), np.broadcast_to(np.arange(L) / (L - 1), (M, L))),
     )
 

@@ -73,7 +73,9 @@ def test_random_effects(case, fitted):
     m = fitted(case)
     expected = pd.DataFrame(case["varcorr"])
     assert [v for v in m.varcorr["var1"] if v is not None] == list(expected["var1"].dropna())
-    np.testing.assert_allclose(m.varcorr["sdcor"], expected["sdcor"], rtol=5e-4, atol=1e-3 * case["sigma"] * 1e-2)
+    np.testing.assert_allclose(
+        m.varcorr["sdcor"], expected["sdcor"], rtol=5e-4, atol=1e-3 * case["sigma"] * 1e-2
+    )
     assert m.sigma == pytest.approx(case["sigma"], rel=5e-4)
     modes = pd.DataFrame(case["ranef"]).astype({"grp": str})
     ours = m.ranef().merge(modes, on=["grpvar", "term", "grp"], suffixes=("", "_r"))

@@ -27,9 +27,14 @@ FORMULAS = [
 
 def _frame(seed: int, n: int = 60) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    frame = pd.DataFrame({
-        "a": rng.integers(0, 5, n), "b": rng.integers(0, 4, n), "x": rng.normal(size=n), "z": rng.normal(size=n),
-    })
+    frame = pd.DataFrame(
+        {
+            "a": rng.integers(0, 5, n),
+            "b": rng.integers(0, 4, n),
+            "x": rng.normal(size=n),
+            "z": rng.normal(size=n),
+        }
+    )
     effect = rng.normal(size=5)[frame["a"]] + rng.normal(size=4)[frame["b"]] * frame["x"]
     return frame.assign(y=100 + effect + rng.normal(size=n))
 
@@ -43,7 +48,7 @@ def _dense(design, pls, theta, reml):
         values = np.ones((n, 1)) if term.values is None else term.values
         z = np.zeros((n, len(term.levels) * term.width))
         for i in range(n):
-            z[i, term.codes[i] * term.width:(term.codes[i] + 1) * term.width] = values[i]
+            z[i, term.codes[i] * term.width : (term.codes[i] + 1) * term.width] = values[i]
         big = np.kron(np.eye(len(term.levels)), lam)
         v += z @ big @ big.T @ z.T
     inverse = np.linalg.inv(v)
@@ -57,13 +62,16 @@ def _dense(design, pls, theta, reml):
 
 @settings(max_examples=30)
 @given(
-    st.sampled_from(FORMULAS), st.booleans(), st.integers(0, 10_000),
-    st.lists(st.floats(0, 3), min_size=10, max_size=10), st.integers(0, 9),
+    st.sampled_from(FORMULAS),
+    st.booleans(),
+    st.integers(0, 10_000),
+    st.lists(st.floats(0, 3), min_size=10, max_size=10),
+    st.integers(0, 9),
 )
 def test_criterion_gradient_and_estimates_equal_the_definition(text, reml, seed, start, zero):
     design = build_design(parse_formula(text), _frame(seed))
     pls = PenalisedLeastSquares(cross_products(design), design.terms, reml)
-    theta = np.array(start[:pls.n_theta])
+    theta = np.array(start[: pls.n_theta])
     theta[zero % pls.n_theta] = 0.0  # a boundary is an ordinary point
     value, gradient = pls.criterion_and_gradient(theta)
     expected, beta, sigma2 = _dense(design, pls, theta, reml)
@@ -88,7 +96,9 @@ def test_another_outcome_on_the_same_cross_products():
     theta = np.array([0.5, 0.2, 0.3, 0.7])
     for reml in (True, False):
         direct = PenalisedLeastSquares(cross_products(other), other.terms, reml).criterion(theta)
-        assert PenalisedLeastSquares(swapped, other.terms, reml).criterion(theta) == pytest.approx(direct, rel=1e-12)
+        assert PenalisedLeastSquares(swapped, other.terms, reml).criterion(theta) == pytest.approx(
+            direct, rel=1e-12
+        )
 
 
 @settings(max_examples=15)
@@ -151,5 +161,7 @@ def test_rows_with_missing_values_are_left_out_as_in_r():
     holes.loc[[3, 7], "x"] = np.nan
     m = dynstat.lmer("y ~ x + (1|a)", holes)
     assert m.nobs == 58 and m.design.dropped_rows == 2
-    assert m.criterion == pytest.approx(dynstat.lmer("y ~ x + (1|a)", frame.drop([3, 7])).criterion, rel=1e-12)
+    assert m.criterion == pytest.approx(
+        dynstat.lmer("y ~ x + (1|a)", frame.drop([3, 7])).criterion, rel=1e-12
+    )
     assert list(m.fitted.index) == list(holes.drop([3, 7]).index)

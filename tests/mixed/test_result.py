@@ -20,10 +20,16 @@ def test_prints_what_lme4_prints(sleep):
     # R: summary(lmer(Reaction ~ Days + (Days | Subject), sleepstudy))
     words = " ".join(str(sleep).split())
     for part in (
-        "Linear mixed model fit by REML ['lmerMod']", "Formula: Reaction ~ Days + (Days | Subject)",
-        "REML criterion at convergence: 1743.6", "Scaled residuals: Min 1Q Median 3Q Max",
-        "Subject (Intercept) 612.09 24.740", "Days 35.07 5.922 0.07", "Residual 654.94 25.592",
-        "Number of obs: 180, groups: Subject, 18", "(Intercept) 251.41 6.8246 36.838", "Days 10.467 1.5458 6.771",
+        "Linear mixed model fit by REML ['lmerMod']",
+        "Formula: Reaction ~ Days + (Days | Subject)",
+        "REML criterion at convergence: 1743.6",
+        "Scaled residuals: Min 1Q Median 3Q Max",
+        "Subject (Intercept) 612.09 24.740",
+        "Days 35.07 5.922 0.07",
+        "Residual 654.94 25.592",
+        "Number of obs: 180, groups: Subject, 18",
+        "(Intercept) 251.41 6.8246 36.838",
+        "Days 10.467 1.5458 6.771",
     ):
         assert part in words, part
     assert "<pre>" in sleep._repr_html_()
@@ -40,7 +46,10 @@ def test_tidy_has_a_closed_vocabulary(sleep):
     assert list(table.columns) == columns
     assert table["effect"].value_counts().to_dict() == {"fixed": 2, "ran_pars": 4, "ran_vals": 36}
     assert list(sleep.tidy("ran_pars")["term"]) == [
-        "sd__(Intercept)", "sd__Days", "cor__(Intercept).Days", "sd__Observation",
+        "sd__(Intercept)",
+        "sd__Days",
+        "cor__(Intercept).Days",
+        "sd__Observation",
     ]
     fixed = sleep.tidy("fixed")
     np.testing.assert_allclose(fixed["statistic"], [36.838, 6.771], atol=1e-3)
@@ -50,12 +59,22 @@ def test_tidy_has_a_closed_vocabulary(sleep):
 
 def test_glance_and_augment(sleep, r_data):
     row = sleep.glance().iloc[0]
-    assert list(sleep.glance().columns) == ["nobs", "sigma", "logLik", "AIC", "BIC", "REMLcrit", "df.residual"]
+    assert list(sleep.glance().columns) == [
+        "nobs",
+        "sigma",
+        "logLik",
+        "AIC",
+        "BIC",
+        "REMLcrit",
+        "df.residual",
+    ]
     assert (row["nobs"], row["df.residual"]) == (180, 174)
     table = sleep.augment()
     assert list(table.columns) == ["Reaction", "Subject", ".fitted", ".resid", ".fixed"]
     np.testing.assert_allclose(table[".fitted"] + table[".resid"], r_data("sleepstudy")["Reaction"])
-    np.testing.assert_allclose(table[".fixed"], 251.405105 + 10.467286 * r_data("sleepstudy")["Days"], rtol=1e-6)
+    np.testing.assert_allclose(
+        table[".fixed"], 251.405105 + 10.467286 * r_data("sleepstudy")["Days"], rtol=1e-6
+    )
 
 
 def test_ranef_without_conditional_deviations(sleep):
