@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import xarray as xr
 
@@ -18,6 +20,9 @@ def undefined_marks(variable: xr.DataArray) -> tuple[str, ...]:
     if definition in METRICS:
         return METRICS.get(definition).undefined
     return tuple(str(variable.attrs.get("undefined", "")).split())
+
+
+_EPS = 1e-6  # where a definition of the user's own does not say
 
 
 class Gaps:
@@ -80,9 +85,7 @@ class Gaps:
     def _frozen(self, variable: xr.DataArray) -> np.ndarray:
         if "step_length" not in self._ds or variable.dims != DIMS:
             return np.ones(variable.shape, bool)
-        definition = str(variable.attrs.get("definition", ""))
-        options = METRICS.get(definition).options if definition in METRICS else {}
-        eps = float(options["eps"].default) if "eps" in options else 1e-6
+        eps = float(json.loads(str(variable.attrs.get("options", "{}"))).get("eps", _EPS))
         step = self._ds["step_length"].values
         # float32 may have rounded the step across the threshold.
         small = ~(step > 2 * eps)

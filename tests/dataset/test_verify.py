@@ -179,6 +179,12 @@ def test_frozen_steps_have_no_angle(make):
         frozen = ds.copy(deep=True)
         frozen["step_length"].values[0, 0, 0, t, 1] = 1e-7
         assert verify(frozen) == []
+    # The threshold is the one the panel used.
+    wide = ds.copy(deep=True)
+    wide["step_length"].values[0, 0, 0, 3, 1] = 1e-3
+    assert [p.code for p in verify(wide)] == ["nan"]
+    wide["turning_angle"].attrs["options"] = '{"eps":0.01}'
+    assert verify(wide) == []
     ds["step_length"].values[0, 0, 0, 4, 1] = 1e-7
     assert [p.code for p in verify(ds)] == ["nan"]
 
