@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_PUBLIC = {"lmer": "fit", "decompose": "decomposition", "Decomposition": "decomposition", "LmerResult": "result"}
+_PUBLIC = {
+    "lmer": "fit",
+    "decompose": "decomposition",
+    "Decomposition": "decomposition",
+    "LmerResult": "result",
+}
 __all__ = ["Decomposition", "LmerResult", "decompose", "lmer"]
 
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, sparse
 
 from .design import Design, Term
 
 Array = NDArray[np.float64]
+# Below this size dense products cost nothing; above this fill they cost less.
+_SPARSE_FROM = 4000
+_SPARSE_FILL = 0.1
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class CrossProducts:
         R of X = QR.
     beta_ols : ndarray, shape (p,)
         Least-squares coefficients, removed from y before the products.
+    pairs : sparse array, shape ((m − 1)², q), or None
+        Column l holds the outer product of row l of `side` (without y) with itself: sums over levels of
+        weighted outer products, and quadratic forms of every level, are then one sparse product. None where
+        rows are not sparse enough, or wider than one.
     """
 
     blocks: tuple[Block, ...]
@@ -68,6 +75,7 @@ class CrossProducts:
     p: int
     x_root: Array
     beta_ols: Array
+    pairs: sparse.csr_array | None = None
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -104,8 +112,17 @@ def cross_products(design: Design) -> CrossProducts:
     rest[zs:, zs:] = right.T @ right
     rest = np.triu(rest) + np.triu(rest, 1).T
     own = _own(codes[0], values[0], first)
+    pairs = _pairs(side[:, :-1]) if all(b.width == 1 for b in blocks) else None
     return CrossProducts(
-        blocks, own, side.reshape(first.levels, first.width, m), rest, design.n, design.x.shape[1], r, beta
+        blocks,
+        own,
+        side.reshape(first.levels, first.width, m),
+        rest,
+        design.n,
+        design.x.shape[1],
+        r,
+        beta,
+        pairs,
     )
 
 
@@ -123,6 +140,23 @@ def with_response(cross: CrossProducts, design: Design, y: Array) -> CrossProduc
     rest[-1, -1] = residual @ residual
     rest[-1, :-1] = rest[:-1, -1]
     return replace(cross, side=side, rest=rest, beta_ols=beta)
+
+
+def _pairs(side: Array) -> sparse.csr_array | None:
+    q, m = side.shape
+    counts = np.count_nonzero(side, axis=1)
+    if q * m < _SPARSE_FROM or float(np.sum(counts.astype(float) ** 2)) > _SPARSE_FILL * q * m * m:
+        return None
+    rows, cols, values = [], [], []
+    for count in np.unique(counts[counts > 0]):
+        levels = np.flatnonzero(counts == count)
+        at = np.nonzero(side[levels])[1].reshape(levels.size, count)
+        here = np.take_along_axis(side[levels], at, axis=1)
+        rows.append((at[:, :, None] * m + at[:, None, :]).ravel())
+        cols.append(np.repeat(levels, count * count))
+        values.append((here[:, :, None] * here[:, None, :]).ravel())
+    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(cols)))
+    return sparse.csr_array(sparse.coo_array(entries, shape=(m * m, q)))
 
 
 def _residual(y: Array, q: Array, r: Array) -> tuple[Array, Array]:

@@ -213,8 +213,7 @@ class PenalisedLeastSquares:
         h = scaled / own if lam1.size == 1 else np.linalg.solve(own, scaled)
         both = self._scale(np.ascontiguousarray(rr.T), lambdas)
         both[np.arange(zs), np.arange(zs)] += 1.0
-        flat = h.reshape(-1, h.shape[-1])
-        chol, info = linalg.lapack.dpotrf(both - flat.T @ flat, lower=1, clean=1)
+        chol, info = linalg.lapack.dpotrf(both - self._eliminated(lambdas, own, h), lower=1, clean=1)
         if info != 0 or not np.isfinite(chol[-1, -1]) or chol[-1, -1] <= 0:
             return None
         logs = 2 * np.log(np.diagonal(chol))
@@ -231,6 +230,20 @@ class PenalisedLeastSquares:
             float(logs[zs:-1].sum()) + cross.x_logdet,
             float(chol[-1, -1] ** 2),
         )
+
+    def _eliminated(self, lambdas: list[Array], own: Array, h: Array) -> Array:
+        """Return h'h over the levels of the first block."""
+        pairs = self.cross.pairs
+        if pairs is None:
+            flat = h.reshape(-1, h.shape[-1])
+            return flat.T @ flat
+        m = h.shape[-1]
+        weights = (lambdas[0][0, 0] / own[:, 0, 0]) ** 2
+        side, scale = self.cross.side[:, 0], self._scale(np.ones(m), lambdas)
+        out = np.empty((m, m))
+        out[:-1, :-1] = (pairs @ weights).reshape(m - 1, m - 1)
+        out[:, -1] = out[-1, :] = (weights * side[:, -1]) @ side
+        return out * scale * scale[:, None]
 
     def _criterion(self, f: _Factor) -> float:
         fixed = f.logdet_x if self.reml else 0.0
@@ -251,25 +264,31 @@ class PenalisedLeastSquares:
         cross, first = self.cross, self.cross.blocks[0]
         t = f.chol.shape[0] - 1 if self.reml else self.zs
         inner = _inverse(f.chol[:t, :t])
-        k = _solve_upper(f.own, f.h[..., :t])
-        j = (k.reshape(first.size, t) @ inner).reshape(k.shape)
         u1, coef = self._spherical(f)
         ratio = self.df / f.r2
 
         lam1 = f.lambdas[0]
-        t11 = _inverse_levels(f.own) + j @ np.swapaxes(k, 1, 2)
         z1z1 = cross.own @ lam1
-        crossed = np.vdot(f.fr[..., :t], j) if lam1.size == 1 else np.einsum("lai,lbi->ab", f.fr[..., :t], j)
-        slopes = [np.einsum("lab,lbc->ac", z1z1, t11) - crossed]
         v1 = cross.side[..., -1] - np.einsum("lab,lb->la", z1z1, u1) - f.fr[..., :-1] @ coef
-        scores = [2 * (slopes[0] - ratio * np.einsum("la,lb->ab", v1, u1))]
-
-        j2, f2 = j.reshape(first.size, t), f.f1.reshape(first.size, -1)
+        f2 = f.f1.reshape(first.size, -1)
         shift = cross.rest[:, -1] - f.rr[:, :-1] @ coef - u1.ravel() @ f2
         # For width one only the diagonal is wanted, for all blocks in one pass.
-        plain = np.einsum("ij,ij->i", f.rr[: self.zs, :t], inner[: self.zs]) - np.einsum(
-            "ij,ij->j", f2[:, : self.zs], j2[:, : self.zs]
-        )
+        plain = np.einsum("ij,ij->i", f.rr[: self.zs, :t], inner[: self.zs])
+        if cross.pairs is not None:
+            trace1, less = self._sparse_traces(f, inner)
+            plain -= less
+            j2 = f2  # not read: every block has width one
+        else:
+            k = _solve_upper(f.own, f.h[..., :t])
+            j = (k.reshape(first.size, t) @ inner).reshape(k.shape)
+            t11 = _inverse_levels(f.own) + j @ np.swapaxes(k, 1, 2)
+            crossed = (
+                np.vdot(f.fr[..., :t], j) if lam1.size == 1 else np.einsum("lai,lbi->ab", f.fr[..., :t], j)
+            )
+            trace1 = np.einsum("lab,lbc->ac", z1z1, t11) - crossed
+            j2 = j.reshape(first.size, t)
+            plain -= np.einsum("ij,ij->j", f2[:, : self.zs], j2[:, : self.zs])
+        scores = [2 * (trace1 - ratio * np.einsum("la,lb->ab", v1, u1))]
         for (a, b), block in zip(cross.offsets, cross.blocks[1:], strict=True):
             w = block.width
             trace = np.full((w, w), plain[a:b].sum())
@@ -286,6 +305,26 @@ class PenalisedLeastSquares:
             rows, cols = _lower(slot.width)
             out[slot.start : slot.stop] = scores[slot.block][slot.column + rows, slot.column + cols]
         return out
+
+    def _sparse_traces(self, f: _Factor, inner: Array) -> tuple[Array, Array]:
+        """Return the first block's trace and what it takes from the others', from the sparse pairs.
+
+        With G = diag(λ₁/own²), J = GFS·inner (S the column scales): the level's own part of the inverse is
+        1/own² + g²·f'S inner S f, and Σ_l λ₁ f_lj J_lj = λ₁ Σ_i inner_ji S_i (F'GF)_ji.
+        """
+        pairs = self.cross.pairs
+        assert pairs is not None
+        m = f.chol.shape[0] - 1
+        own, lam = f.own[:, 0, 0], f.lambdas[0][0, 0]
+        g = lam / own**2
+        scale = self._scale(np.ones(m + 1), f.lambdas)[:m]
+        padded = np.zeros((m, m))
+        padded[: inner.shape[0], : inner.shape[0]] = inner
+        forms = pairs.T @ (padded * scale * scale[:, None]).ravel()
+        trace = lam * float(self.cross.own[:, 0, 0] @ (1 / own**2 + g**2 * forms)) - float(g @ forms)
+        inside = (pairs @ g).reshape(m, m)
+        less = lam * np.einsum("ij,ij,j->i", padded[: self.zs], inside[: self.zs], scale)
+        return np.array([[trace]]), less
 
 
 @cache

@@ -60,9 +60,7 @@ def _random(m: LmerResult) -> list[str]:
         rows.append((group, column, variance, deviation, corr))
         last = row.grp
     widths = [max(len(r[c]) for r in rows) for c in range(5)]
-    return [
-        (" " + " ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True))).rstrip() for r in rows
-    ]
+    return [(" " + " ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True))).rstrip() for r in rows]
 
 
 def _aligned(values: list[float], digits: int = 4) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -165,3 +167,23 @@ def test_rows_with_missing_values_are_left_out_as_in_r():
         dynstat.lmer("y ~ x + (1|a)", frame.drop([3, 7])).criterion, rel=1e-12
     )
     assert list(m.fitted.index) == list(holes.drop([3, 7]).index)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("fixed", ["1", "x"])
+def test_sparse_elimination_equals_dense(panel, reml, fixed):
+    frame = panel(0, 6, 6, 6, 2).sample(frac=0.9, random_state=1)
+    text = f"y ~ {fixed} + (1|model) + (1|category/prompt) + (1|model:category) + (1|model:prompt)"
+    design = build_design(parse_formula(text), frame)
+    cross = cross_products(design)
+    assert cross.pairs is not None
+    sparse = PenalisedLeastSquares(cross, design.terms, reml)
+    dense = PenalisedLeastSquares(dataclasses.replace(cross, pairs=None), design.terms, reml)
+    for theta in ([0.4, 0.3, 0.2, 0.5, 0.1], [0, 0.3, 0, 0.5, 2.0], [3, 0, 0, 0, 0.0]):
+        value, gradient = sparse.criterion_and_gradient(np.array(theta))
+        expected, slope = dense.criterion_and_gradient(np.array(theta))
+        assert value == pytest.approx(expected, rel=1e-13)
+        np.testing.assert_allclose(gradient, slope, atol=1e-9)
+    np.testing.assert_allclose(
+        sparse.solve(np.ones(5)).effects[0], dense.solve(np.ones(5)).effects[0], atol=1e-10
+    )
