@@ -258,7 +258,7 @@ def decompose(
                 "chance_q95": float(table.loc[name, "q95"]),
                 "chance_p": float(table.loc[name, "p"]),
                 "chance_replicates": chance.shape[0],
-                "notes": list(notes),
+                "notes": "; ".join(notes),
             },
             **common,
         )
@@ -272,7 +272,7 @@ def decompose(
                 unit="all factors",
                 target="population",
                 seed=seed,
-                diagnostics={"replicates": wide.draws.shape[0], "notes": list(notes)},
+                diagnostics={"replicates": wide.draws.shape[0], "notes": "; ".join(notes)},
                 **common,
             )
     out |= _anova_estimates(full, left, names, order, unit, seed, common)
