@@ -79,8 +79,9 @@ def trace(lm: Any, blocks: list[nn.Module], where: str = "") -> ReadOut:
     """Discover the read-out of a model and verify it.
 
     The modules called after the last block are recorded during one forward pass; scalar steps come from
-    the config, in the reading that the model confirms. The result must give the model's own logits from the last state, and at the input of the
-    first block and a middle layer what the model gives when its last block puts out that state instead.
+    the config, in the reading that the model confirms. The result must give the model's own logits from
+    the last state, and at the input of the first block and a middle layer what the model gives when its
+    last block puts out that state instead.
 
     Raises
     ------
