@@ -136,7 +136,9 @@ CODES: dict[str, Entry] = {
     ),
     "P306": Entry("ledger was edited", _I, "The chain of hashes of ledger.jsonl is broken."),
     "P307": Entry("method not registered", _U, "A plan names methods as name@version from one registry."),
-    "P308": Entry("method changed since the lock", _I, "The study's code or the version of a method differs."),
+    "P308": Entry(
+        "method changed since the lock", _I, "The code of the study or the version of a method differs."
+    ),
     "P309": Entry("not exploratory", _U, "Only a locked plan can make a decision."),
     # statistics
     "S401": Entry("formula is not valid", _U, "The offending token is marked."),

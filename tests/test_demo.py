@@ -14,7 +14,7 @@ MODELS = ("gpt2", "opt", "neox", "llama", "qwen2")
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
-    """Run the demo on five models, the pilot's prompts and few tokens: nothing fits a lock, so exploratory."""
+    """Run the demo on five models and the pilot prompts: no lock fits, so it is exploratory."""
     folder = tmp_path_factory.mktemp("road")
     lines = [
         "dynstat: panel/1",
@@ -22,10 +22,7 @@ def road(tmp_path_factory):
         "title: A piece of the embedded panel",
         "license: CC0-1.0",
         "models:",
-        *(
-            f"  - {{id: {m}-curated-s0, path: 'data:models/{m}-curated-s0', family: {m}}}"
-            for m in MODELS
-        ),
+        *(f"  - {{id: {m}-curated-s0, path: 'data:models/{m}-curated-s0', family: {m}}}" for m in MODELS),
         "tokenizer: data:models/tokenizer",
         "prompts: {file: 'data:prompts/pilot.csv', split: pilot}",
         "samples: {seeds: [0, 1], temperatures: [1.0]}",

@@ -71,8 +71,12 @@ def probabilities(x: ArrayLike, *, form: str = "logits", valid: int | ArrayLike 
         raise DynstatError("S404", f"unknown form {form!r}", found=form, expected="logits | probabilities")
     p = np.asarray(x, dtype=np.float64)
     if np.any(p < 0):
-        raise DynstatError("S404", "probabilities must not be negative", found=float(np.nanmin(p)),
-                           mend="pass form='logits' for logits")
+        raise DynstatError(
+            "S404",
+            "probabilities must not be negative",
+            found=float(np.nanmin(p)),
+            mend="pass form='logits' for logits",
+        )
     mask = _valid(valid, p.shape[-1])
     if mask is not None:
         p = np.where(mask, p, 0.0)
@@ -319,8 +323,9 @@ def synchronisation(
         norm = np.sqrt(np.einsum("...v,...v->...", p, p) * np.einsum("...v,...v->...", q, q))
         return np.clip(np.einsum("...v,...v->...", p, q) / norm, 0.0, 1.0)
     if kind not in ("top_k", "rbo"):
-        raise DynstatError("S404", f"unknown synchronisation {kind!r}", found=kind,
-                           expected="jsd | top_k | rbo | cosine")
+        raise DynstatError(
+            "S404", f"unknown synchronisation {kind!r}", found=kind, expected="jsd | top_k | rbo | cosine"
+        )
     k = min(k, p.shape[-1])
     # Stable sorting breaks ties by token id, so that equal distributions always give equal lists.
     a = np.argsort(-p, axis=-1, kind="stable")[..., :k]
@@ -345,10 +350,15 @@ def _valid(valid: int | ArrayLike | None, size: int) -> NDArray[np.bool_] | None
     mask = np.asarray(valid)
     if mask.ndim == 0:
         if not 1 <= int(mask) <= size:
-            raise DynstatError("S404", "valid vocabulary does not fit the logits", found=int(mask),
-                               expected=f"1 to {size}")
+            raise DynstatError(
+                "S404", "valid vocabulary does not fit the logits", found=int(mask), expected=f"1 to {size}"
+            )
         return np.arange(size) < int(mask)
     if mask.dtype != np.bool_ or mask.shape != (size,):
-        raise DynstatError("S404", "the mask of valid tokens must be boolean, one entry a column",
-                           found=f"{mask.dtype} of shape {mask.shape}", expected=f"bool of shape ({size},)")
+        raise DynstatError(
+            "S404",
+            "the mask of valid tokens must be boolean, one entry a column",
+            found=f"{mask.dtype} of shape {mask.shape}",
+            expected=f"bool of shape ({size},)",
+        )
     return mask

@@ -299,8 +299,10 @@ def _states(states: ArrayLike, axis: int) -> Floats:
     h = np.asarray(states, dtype=np.float64)
     if h.ndim < 2 or axis in (-1, h.ndim - 1) or not -h.ndim <= axis < h.ndim:
         raise DynstatError(
-            "S404", "states need an axis along which they follow each other, and the dim last",
-            found=f"shape {h.shape}, axis {axis}", expected="shape (..., token, dim)",
+            "S404",
+            "states need an axis along which they follow each other, and the dim last",
+            found=f"shape {h.shape}, axis {axis}",
+            expected="shape (..., token, dim)",
         )
     return np.moveaxis(h, axis, -2)
 
