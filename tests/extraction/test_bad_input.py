@@ -229,3 +229,13 @@ def test_command_line(write_panel, tmp_path, capsys, model_folders):
     assert run_cli(file, "-o", tmp_path / "t", "--json") == CODES["X211"].exit == 4
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "X211"
     assert not (tmp_path / "t").exists()
+
+
+def test_without_torch(write_panel, tmp_path, monkeypatch):
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "torch" else real(name, *a)
+    )
+    assert run_cli(write_panel(), "-o", tmp_path / "s") == CODES["X209"].exit

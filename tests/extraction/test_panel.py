@@ -3,12 +3,14 @@
 import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
 from dynstat import DynstatError, data_path
+from dynstat.extraction import panelfile
 from dynstat.extraction.batches import plan_batches
 from dynstat.extraction.encoding import Encoder, encoder
 from dynstat.extraction.panel import load_panel
@@ -170,3 +172,17 @@ def test_faults_of_models_and_samples(change, code, write_panel):
     with pytest.raises(DynstatError) as e:
         load_panel(write_panel(**change))
     assert e.value.code == code
+
+
+def test_the_example_and_the_keys_of_the_documentation(tmp_path, model_folders):
+    text = (Path(__file__).parents[2] / "docs" / "extraction.md").read_text("utf-8")
+    example = text.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "panel.yaml").write_text(example, encoding="utf-8")
+    panel = load_panel(tmp_path / "panel.yaml")
+    assert [s.id for s in panel.samples] == ["greedy", "t0.7-s0", "t0.7-s1", "t1-s0", "t1-s1"]
+    assert [m.kind for m in panel.models] == ["folder", "hub"]
+    table = "".join(line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `"))
+    for key in panelfile._KEYS - {"dynstat", "id"}:
+        assert f"`{key}`" in table, key
+    for name in METRICS_BY_DEFAULT:
+        assert f"`{name}`" in text

@@ -160,3 +160,34 @@ def test_stored_models_are_read_right(architecture):
     assert all(p.dtype == torch.float32 for p in lm.parameters())
     assert ModelSpec("x", "folder", str(folder)).revision == "local"
     check(lm.eval().requires_grad_(False))
+
+
+def test_blocks_bound_what_is_held_and_change_nothing(load_tiny, monkeypatch):
+    """However small the blocks, the values stay, and no more than a block of one layer is unembedded."""
+    from dynstat.extraction import kernels, lens
+
+    model = load_tiny("qwen2")
+    ids = torch.randint(0, 1024, (5, 40), generator=torch.Generator().manual_seed(0))
+    captured = states(model.body, model.blocks, ids)
+    metrics = [{"metric": m} for m in ("entropy@1", "concentration@1", "synchronisation@1")]
+    whole = measure(model, ids, captured, metrics, ["logit_lens", "no_norm"])
+    rows = []
+
+    class Counted(kernels.Reading):
+        def __init__(self, logits):
+            rows.append(len(logits))
+            super().__init__(logits)
+
+    monkeypatch.setattr(lens, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(lens, "Reading", Counted)
+    parts = measure(model, ids, captured, metrics, ["logit_lens", "no_norm"])
+    assert max(rows) == 32 and sum(rows) == 2 * 5 * 40 * 4
+    assert set(parts.values) == set(whole.values)
+    for name, value in whole.values.items():
+        torch.testing.assert_close(
+            torch.from_numpy(parts.values[name]),
+            torch.from_numpy(value),
+            rtol=1e-4,
+            atol=1e-5,
+            equal_nan=True,
+        )

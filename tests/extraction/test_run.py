@@ -89,10 +89,10 @@ def check_row(row, model, ids, n):
 
 
 def test_batch_size_changes_no_token(write_panel, tmp_path):
-    small = extract(write_panel(folder=tmp_path / "a", more="batch_tokens: 1"), tmp_path / "sa")
-    large = extract(write_panel(folder=tmp_path / "b"), tmp_path / "sb")
+    small = extract(write_panel(("llama",), folder=tmp_path / "a", more="batch_tokens: 1"), tmp_path / "sa")
+    large = extract(write_panel(("llama",), folder=tmp_path / "b"), tmp_path / "sb")
     a, b = dynstat.open(small), dynstat.open(large)
-    assert len(list(small.glob("*.nc"))) == 2 * len(TEXTS) * 2
+    assert len(list(small.glob("*.nc"))) == len(TEXTS) * 2
     np.testing.assert_array_equal(a.token_id.values, b.token_id.values)
     np.testing.assert_allclose(a.entropy.values, b.entropy.values, rtol=1e-4, atol=1e-5)
 
@@ -132,7 +132,7 @@ extract(sys.argv[1], sys.argv[2], progress=lambda *a: print(*a, flush=True))
 
 def test_kill_in_the_middle_changes_nothing(write_panel, tmp_path):
     """SIGKILL while shards are being written; the end is the content of an undisturbed run."""
-    file = write_panel(more="batch_tokens: 1", budget=24)
+    file = write_panel(("llama",), more="batch_tokens: 1", budget=24)
     undisturbed = dynstat.content_hash(dynstat.open(extract(file, tmp_path / "calm")))
     store = tmp_path / "killed"
     worker = subprocess.Popen(
