@@ -1,5 +1,6 @@
 """The whole road on a small piece of the embedded panel: extract, combine, run, report, and again."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from dynstat import data_path, study_path
 from dynstat.cli import demo as demo_module
 from dynstat.files import write_atomic
 
+ROOT = Path(__file__).parents[1]
 MODELS = ("gpt2", "opt", "neox", "llama", "qwen2")
 
 
@@ -65,3 +67,14 @@ def test_a_second_run_does_nothing_twice(road):
     before = everything(road)
     demo_module.demo(road)
     assert everything(road) == before
+
+
+def test_the_readme_example_runs_on_it(road, tmp_path, monkeypatch):
+    (tmp_path / "demo-out").symlink_to(road, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    assert blocks
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(names["runs"]) == 5 * 36 * 2
