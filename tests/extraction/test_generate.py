@@ -42,7 +42,7 @@ def test_batch_equals_single_runs_and_teacher_forcing(architecture, load_tiny):
     whole = states(model.body, model.blocks, ids)
     past, steps = None, []
     for now in (ids[:, :4], *(ids[:, t : t + 1] for t in range(4, 16))):
-        got: list[torch.Tensor] = []
+        got: list = []
         handles = [b.register_forward_hook(lambda m, a, o, g=got: g.append(o if torch.is_tensor(o) else o[0]))
                    for b in model.blocks]  # fmt: skip
         past = model.lm(input_ids=now, past_key_values=past, use_cache=True).past_key_values

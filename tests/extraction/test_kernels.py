@@ -1,5 +1,7 @@
 """Every torch kernel against the NumPy definition of its metric."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st  # noqa: E402
 from dynstat.extraction import kernels  # noqa: E402
 from dynstat.registry import METRICS  # noqa: E402
 
-OPTIONS = {
+OPTIONS: dict[str, list[dict[str, Any]]] = {
     "concentration": [{"k": 1}, {"k": 10}, {"k": 5000}],
     "dispersion": [{"threshold": 0.01}, {"threshold": 0.2}],
     "synchronisation": [{"kind": "jsd", "k": 10}],
@@ -28,6 +30,7 @@ def logits(kind: str, rng: np.random.Generator, n: int, v: int) -> np.ndarray:
 def compare(name: str, x: np.ndarray, y: np.ndarray) -> None:
     entry = METRICS.get(name)
     kernel = METRICS.kernel(name)
+    assert kernel is not None
     arrays = [x, y] if "next_logits" in entry.inputs else [x]
     for options in OPTIONS.get(name, [{}]):
         found = kernel(*(kernels.Reading(torch.from_numpy(a)) for a in arrays), **options).numpy()
