@@ -37,3 +37,41 @@ def test_an_error_goes_to_stderr_in_words(capsys, tmp_path):
 
 def test_a_wrong_option_is_a_usage_error(capsys):
     assert run(capsys, "explain", "--nonsense")[0] == 2
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Let `prereg check` stop with an exception of one's choice."""
+    import dynstat.prereg.check
+
+    def make(error):
+        def stop(*_):
+            raise error
+
+        monkeypatch.setattr(dynstat.prereg.check, "check_study", stop)
+
+    return make
+
+
+def test_a_fault_of_dynstat_is_no_failed_check(capsys, broken):
+    broken(RuntimeError("boom"))
+    code, out, err = run(capsys, "prereg", "check", "x", "--json")
+    assert code == 70 == json.loads(out)["error"]["exit"] and "RuntimeError: boom" in err
+    code, out, _ = run(capsys, "prereg", "check", "x")
+    assert code == 70 and out == ""
+
+
+def test_ctrl_c_says_that_the_work_can_go_on(capsys, broken):
+    broken(KeyboardInterrupt())
+    code, _, err = run(capsys, "prereg", "check", "x")
+    assert code == 130 and "run the same command to go on" in err
+
+
+def test_a_closed_pipe_is_no_failed_check(capsys, broken):
+    broken(BrokenPipeError(32, "Broken pipe"))
+    assert run(capsys, "prereg", "check", "x")[0] == 0
+
+
+def test_a_usage_error_is_json_too(capsys):
+    code, out, _ = run(capsys, "prereg", "lock", "x", "--json")
+    assert code == 2 and "--panel" in json.loads(out)["error"]["what"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 
 from ..errors import DynstatError, ExitCode
 from . import data, demo, explain, extract, prereg, report, run
-from .output import emit_error, json_mode
+from .output import emit_error, emit_failure, json_mode, say
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="dynstat",
@@ -58,8 +61,21 @@ def main(argv: list[str] | None = None) -> None:
     except DynstatError as e:
         emit_error(e)
         sys.exit(int(e.exit))
-    except KeyboardInterrupt:
-        typer.echo("stopped; what was finished is kept, run the same command to go on", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
+    except SystemExit as e:
+        _leave(e)
+    except Exception as e:  # a fault of dynstat: its own exit code, so that no script takes it for a check
+        traceback.print_exc()
+        emit_failure("internal", f"{type(e).__name__}: {e}", ExitCode.INTERNAL)
+        sys.exit(int(ExitCode.INTERNAL))
+
+
+def _leave(stop: SystemExit) -> None:
+    """Leave with the code of `stop`, after what typer has caught and left unsaid."""
+    cause = stop.__context__
+    if isinstance(cause, BrokenPipeError):  # the reader of a pipe has seen enough
         sys.exit(int(ExitCode.OK))
+    if stop.code == INTERRUPTED:
+        say("stopped; what was finished is kept, run the same command to go on")
+    elif stop.code == ExitCode.USAGE and (words := getattr(cause, "format_message", None)):
+        emit_failure("usage", words(), ExitCode.USAGE)
+    sys.exit(stop.code)

@@ -40,6 +40,12 @@ def emit_error(error: DynstatError) -> None:
         say(f"{error}\n  more:      dynstat explain {error.code}")
 
 
+def emit_failure(code: str, what: str, exit_code: int) -> None:
+    """Print a failure that no code of the table stands for, under ``--json`` only (words: stderr)."""
+    if _json:
+        typer.echo(json.dumps({"error": {"code": code, "what": what, "exit": int(exit_code)}}, indent=2))
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """Yield ``progress(done, total, what)``: a bar on a terminal, a line every tenth elsewhere."""
