@@ -84,12 +84,19 @@ def write_json(target: str | os.PathLike[str], value: object) -> Path:
 
 
 def append_line(target: str | os.PathLike[str], line: str) -> None:
-    """Append one line to a log and fsync it."""
+    """Append one line to a log and fsync it; where the disk is full, no part of the line stays."""
+    raw = (line.rstrip("\n") + "\n").encode("utf-8")
     try:
-        with open(target, "a", encoding="utf-8", newline="\n") as f:
-            f.write(line.rstrip("\n") + "\n")
-            f.flush()
-            os.fsync(f.fileno())
+        with open(target, "ab", buffering=0) as f:
+            before = os.fstat(f.fileno()).st_size
+            try:
+                written = f.write(raw)
+                while written < len(raw):
+                    written += f.write(raw[written:])
+                os.fsync(f.fileno())
+            except OSError:
+                f.truncate(before)
+                raise
     except OSError as e:
         raise DynstatError(
             "F002", f"cannot append to {Path(target).name}: {e.strerror}", where=str(target)

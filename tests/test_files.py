@@ -117,3 +117,25 @@ def test_canonical_json_round_trips_and_does_not_depend_on_order(value):
     assert canonical_hash(again) == canonical_hash(value)
     if isinstance(value, dict):
         assert canonical_hash(dict(reversed(value.items()))) == canonical_hash(value)
+
+
+def test_a_line_that_does_not_fit_leaves_the_log_as_it_was(tmp_path):
+    import subprocess
+    import sys
+
+    log = tmp_path / "ledger.jsonl"
+    log.write_bytes(b"first\n")
+    # A limit on the size of files stands for the full disk: the kernel writes what fits and then refuses.
+    script = f"""
+import resource, signal
+from dynstat.errors import DynstatError
+from dynstat.files import append_line
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    append_line({str(log)!r}, "second line")
+except DynstatError as e:
+    print(e.code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "F002" and log.read_bytes() == b"first\n"
