@@ -260,7 +260,7 @@ def _enter(out: Path, folder: Path, lock: Lock | None, content_sha256: str) -> N
     ledger, copy = out / "ledger.jsonl", out / LOCK_FILE
     earlier = load_lock(copy) if copy.exists() else None
     entries = read_ledger(ledger)
-    if entries and (earlier.sha256 if earlier else "") != (lock.sha256 if lock else ""):
+    if (entries or earlier) and (earlier.sha256 if earlier else "") != (lock.sha256 if lock else ""):
         raise DynstatError(
             "P303",
             "the folder holds results under another lock",
@@ -270,6 +270,15 @@ def _enter(out: Path, folder: Path, lock: Lock | None, content_sha256: str) -> N
             mend="choose another folder",
         )
     bindings = [e["content_sha256"] for e in entries if e["event"] == "bind"]
+    if lock is not None and not bindings and (out / "results.json").exists():
+        raise DynstatError(
+            "P306",
+            "the folder holds results and its ledger does not say of which data",
+            where=str(ledger),
+            found=f"{len(entries)} entries, none of which binds data",
+            expected="the ledger of the run that wrote results.json",
+            mend="restore the ledger, or choose another folder",
+        )
     if lock is not None and bindings and content_sha256 not in bindings:
         raise DynstatError(
             "P303",

@@ -310,3 +310,36 @@ def test_a_read_only_folder_is_one_clear_error(study, locked, saved, tmp_path, m
     data = saved(2.0)
     monkeypatch.setattr(dynstat.files.tempfile, "mkstemp", refuse)
     refused("F002", study, data, tmp_path / "out")
+
+
+def test_a_foreign_lock_in_the_folder_is_refused_even_without_its_ledger(
+    study, locked, inputs, saved, tmp_path
+):
+    second = lock_study(study, "second", inputs)
+    data, out = saved(2.0), tmp_path / "out"
+    out.mkdir()
+    (out / "plan.lock.json").write_bytes(second.read_bytes())
+    refused("P303", locked, data, out)
+    assert [p.name for p in out.iterdir()] == ["plan.lock.json"]
+
+
+@pytest.mark.parametrize("how", ["removed", "cut to the study's"])
+def test_results_whose_ledger_no_longer_binds_data_are_refused(study, locked, saved, tmp_path, how):
+    out = tmp_path / "out"
+    run_study(study, saved(2.0), out)
+    before = (out / "results.json").read_bytes()
+    if how == "removed":
+        (out / "ledger.jsonl").unlink()
+    else:
+        lines = (out / "ledger.jsonl").read_text().splitlines(keepends=True)
+        (out / "ledger.jsonl").write_text("".join(lines[:2]))
+    refused("P306", study, saved(2.0, "other.nc", seed=1), out)
+    assert (out / "results.json").read_bytes() == before
+
+
+def test_an_edited_copy_of_the_lock_is_refused(study, locked, saved, tmp_path):
+    data, out = saved(2.0), tmp_path / "out"
+    run_study(study, data, out)
+    copy = out / "plan.lock.json"
+    copy.write_text(copy.read_text().replace('"threshold": 1.0', '"threshold": 0.1', 1))
+    refused("P302", study, data, out)
