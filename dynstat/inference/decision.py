@@ -243,7 +243,9 @@ def _resolve(code: str, p_support: float, p_reject: float, alpha: float, unit: s
     if code == "not_beyond_null":
         return "an effect beyond its null; more data of the same kind alone would not do"
     p = min(p_support, p_reject)
-    if not 0 < p < 0.5:
+    if p <= alpha:
+        return "parts that do not contradict each other: one is shown to miss what the others meet"
+    if not p < 0.5:
         return "more independent units: the estimate lies where neither test can decide"
     z = NormalDist().inv_cdf
     factor = (z(1 - alpha) / z(1 - p)) ** 2

@@ -301,11 +301,11 @@ def judge(
         for line in criteria_of(rule, estimate, alpha, q, many=k > 1)
     ]
     if k > 1:
-        joined_by = ("largest p", f"{k} times the smallest p")
+        joined_by = ("the largest p", f"{k} times the smallest p")
         first, second = joined_by if join == "all" else joined_by[::-1]
         criteria.append(
-            f"Joined by {join}: supported with the {first} ({p_equals(p_support)}), rejected with the "
-            f"{second} ({p_equals(p_reject)}), each to be at most {level(alpha)}."
+            f"Joined by {join}: supported with {first} ({p_equals(p_support)}), rejected with {second} "
+            f"({p_equals(p_reject)}), each to be at most {level(alpha)}."
         )
     if by_construction:
         criteria.append(f"True by construction, so never supported: {by_construction}")

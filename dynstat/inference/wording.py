@@ -6,7 +6,7 @@ import math
 
 # Quantities that cannot exceed 1 in size lose their leading zero.
 BOUNDED_SCALES = ("variance_share", "probability", "share", "correlation", "accuracy")
-_BOUNDED_KEYS = ("share.", "eta2.", "omega2.", "population.share.", "share_beyond.")
+_BOUNDED_KEYS = ("share.", "eta2.", "omega2.", "population.share.", "chance.", "share_beyond.", "state.")
 
 
 def is_bounded(key: str = "", scale: str = "") -> bool:
@@ -19,8 +19,8 @@ def number(x: float | int | None, bounded: bool = False) -> str:
 
     Examples
     --------
-    >>> number(0.0366, bounded=True), number(-0.5), number(72), number(float("nan"))
-    ('.037', '-0.5', '72', 'not available')
+    >>> number(0.0366, bounded=True), number(0.0, bounded=True), number(-0.5), number(72)
+    ('.037', '.000', '-0.5', '72')
     """
     if x is None or math.isnan(x):
         return "not available"
@@ -28,7 +28,7 @@ def number(x: float | int | None, bounded: bool = False) -> str:
         return "∞" if x > 0 else "-∞"
     if bounded:
         text = f"{x:.3f}"
-        text = "0" if float(text) == 0 else text
+        text = text.lstrip("-") if float(text) == 0 else text
         return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
     return str(x) if isinstance(x, int) else f"{x:.4g}"
 

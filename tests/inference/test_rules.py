@@ -299,6 +299,11 @@ def test_criteria_carry_the_numbers():
     lines = judge([(rule, estimate(0.0, 0.1, scale="logit"))], 0.05 / 3).criteria
     assert ".036" in lines[0] and ".131" in lines[0] and ".0167" in lines[0] and ".983" in lines[0]
     assert lines[1].endswith("p < .001, to be at most .0167: met.")
+    two = [(Rule("threshold", threshold=0.0), estimate(1.0))] * 2
+    joined_by = {join: judge(two, ALPHA, join=join).criteria[-1] for join in ("all", "any")}
+    assert "supported with the largest p (" in joined_by["all"]
+    assert "rejected with 2 times the smallest p (" in joined_by["all"]
+    assert "supported with 2 times the smallest p (" in joined_by["any"]
     assert rule.describe().startswith("in range: supported when the quantity lies between .036 and .131")
 
 
