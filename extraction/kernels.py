@@ -1,7 +1,7 @@
 """Torch kernels of the metrics of a next-token distribution; the NumPy definitions are in dynstat.metrics.
 
-Probabilities are float32, as the logits are; every sum over the vocabulary is made in float64. Work that
-several metrics need is done once a block of tokens, by :class:`Reading`.
+Probabilities are float32, as the logits are; sums over the vocabulary are made in float64, of sums of 64
+neighbours. Work that several metrics need is done once a block of tokens, by :class:`Reading`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ import torch
 from torch import Tensor
 
 from dynstat.registry import METRICS
+
+
+def _total(x: Tensor) -> Tensor:
+    """Return sums over the last axis in float64; float32 rounds only within blocks of 64."""
+    whole = x.shape[-1] // 64 * 64
+    blocks = x[:, :whole].unflatten(-1, (-1, 64)).sum(-1)
+    return blocks.sum(-1, dtype=torch.float64) + x[:, whole:].sum(-1, dtype=torch.float64)
 
 
 class Reading:
@@ -30,8 +37,8 @@ class Reading:
     @cached_property
     def finite(self) -> Tensor:
         """Whether all logits of a token are finite, shape (token,)."""
-        # A sum is not finite where any term is not; cheaper than a test of every entry.
-        return self.logits.sum(-1, dtype=torch.float64).isfinite()
+        # Both extremes carry NaN along; cheaper than a test of every entry.
+        return self.logits.amax(-1).isfinite() & self.logits.amin(-1).isfinite()
 
     @cached_property
     def _top(self) -> torch.return_types.max:
@@ -45,7 +52,7 @@ class Reading:
     @cached_property
     def log_total(self) -> Tensor:
         """Log of the sum of exp(shifted), float64, shape (token,)."""
-        return self._mass.sum(-1, dtype=torch.float64).log()
+        return _total(self._mass).log()
 
     @cached_property
     def _mass(self) -> Tensor:
@@ -59,7 +66,7 @@ class Reading:
     @cached_property
     def entropy(self) -> Tensor:
         """Entropy in nat, float64, shape (token,)."""
-        return (self.log_total - (self.p * self.shifted).sum(-1, dtype=torch.float64)).clamp_(min=0.0)
+        return (self.log_total - _total(self.p * self.shifted)).clamp_(min=0.0)
 
     @cached_property
     def top1_id(self) -> Tensor:
@@ -102,18 +109,20 @@ def concentration(reading: Reading, k: int) -> Tensor:
 
 def sum_squares(reading: Reading) -> Tensor:
     """Return the sum of squared probabilities, shape (token,)."""
-    return reading.p.square().sum(-1, dtype=torch.float64).clamp_(max=1.0)
+    return _total(reading.p.square()).clamp_(max=1.0)
 
 
 def dispersion(reading: Reading, threshold: float) -> Tensor:
     """Return the number of tokens above a probability, shape (token,)."""
-    return (reading.p > threshold).sum(-1).double()
+    # Counted in float32, which is exact far beyond 1 / threshold and several times as fast as in int64.
+    return (reading.p > threshold).to(torch.float32).sum(-1).double()
 
 
 def synchronisation(reading: Reading, following: Reading, **_: object) -> Tensor:
     """Return 1 - JSD / ln 2 of two layers' distributions, shape (token,); other kinds take the definition."""
     middle = (reading.p + following.p).mul_(0.5)
-    mixed = torch.special.entr(middle).sum(-1, dtype=torch.float64)
+    # 0 ln 0 is 0: the bound keeps it from being 0 times infinity, and is twice as fast as torch's entr.
+    mixed = -_total(middle.log().clamp_(min=-1e4).mul_(middle))
     divergence = mixed - 0.5 * (reading.entropy + following.entropy)
     return (1.0 - divergence / math.log(2.0)).clamp_(0.0, 1.0)
 
