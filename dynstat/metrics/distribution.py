@@ -32,7 +32,7 @@ def log_softmax(logits: ArrayLike, *, valid: int | ArrayLike | None = None) -> F
         S404 where `valid` does not fit the vocabulary.
     """
     z = np.asarray(logits, dtype=np.float64)
-    mask = _valid(valid, z.shape[-1])
+    mask = valid_mask(valid, z.shape[-1])
     if mask is not None:
         z = np.where(mask, z, -np.inf)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -77,7 +77,7 @@ def probabilities(x: ArrayLike, *, form: str = "logits", valid: int | ArrayLike 
             found=float(np.nanmin(p)),
             mend="pass form='logits' for logits",
         )
-    mask = _valid(valid, p.shape[-1])
+    mask = valid_mask(valid, p.shape[-1])
     if mask is not None:
         p = np.where(mask, p, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -273,8 +273,7 @@ def jensen_shannon(
     """
     p = probabilities(x, form=form, valid=valid)
     q = probabilities(y, form=form, valid=valid)
-    m = (p + q) / 2
-    return np.clip((_relative(p, m) + _relative(q, m)) / 2, 0.0, LN2)
+    return np.clip((_to_mixture(p, q) + _to_mixture(q, p)) / 2, 0.0, LN2)
 
 
 def synchronisation(
@@ -322,6 +321,8 @@ def synchronisation(
     if kind == "cosine":
         norm = np.sqrt(np.einsum("...v,...v->...", p, p) * np.einsum("...v,...v->...", q, q))
         return np.clip(np.einsum("...v,...v->...", p, q) / norm, 0.0, 1.0)
+    if k < 1:
+        raise DynstatError("S404", "k must be at least 1", found=k)
     if kind not in ("top_k", "rbo"):
         raise DynstatError(
             "S404", f"unknown synchronisation {kind!r}", found=kind, expected="jsd | top_k | rbo | cosine"
@@ -338,13 +339,15 @@ def synchronisation(
     return np.where(np.isnan(p).any(axis=-1) | np.isnan(q).any(axis=-1), np.nan, np.minimum(out, 1.0))
 
 
-def _relative(p: Floats, m: Floats) -> Floats:
+def _to_mixture(p: Floats, q: Floats) -> Floats:
+    """Return the divergence of p from (p + q) / 2, whose halves could round to 0 where p is smallest."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        terms = np.where(p > 0, p * np.log(p / m), np.where(np.isnan(p), np.nan, 0.0))
+        terms = np.where(p > 0, p * (np.log(p / (p + q)) + LN2), np.where(np.isnan(p), np.nan, 0.0))
     return terms.sum(axis=-1)
 
 
-def _valid(valid: int | ArrayLike | None, size: int) -> NDArray[np.bool_] | None:
+def valid_mask(valid: int | ArrayLike | None, size: int) -> NDArray[np.bool_] | None:
+    """Return which of `size` columns are tokens, None where all are; S404 where `valid` does not fit."""
     if valid is None:
         return None
     mask = np.asarray(valid)

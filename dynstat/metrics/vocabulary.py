@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DynstatError
 from ..inference.resample import Rng, as_generator
-from .distribution import probabilities
+from .distribution import probabilities, valid_mask
 
 Floats = NDArray[np.float64]
 
@@ -36,17 +36,8 @@ def mask_padding(logits: ArrayLike, valid: int | ArrayLike) -> Floats:
     [1.0, 2.0, -inf]
     """
     z = np.asarray(logits, dtype=np.float64)
-    keep = np.asarray(valid)
-    if keep.ndim == 0:
-        keep = np.arange(z.shape[-1]) < int(keep) if 1 <= int(keep) <= z.shape[-1] else np.zeros(0, bool)
-    if keep.dtype != np.bool_ or keep.shape != z.shape[-1:]:
-        raise DynstatError(
-            "S404",
-            "valid vocabulary does not fit the logits",
-            found=np.asarray(valid).shape or valid,
-            expected=f"1 to {z.shape[-1]}, or a boolean mask of that length",
-        )
-    return np.where(keep, z, -np.inf)
+    mask = valid_mask(valid, z.shape[-1])
+    return z if mask is None else np.where(mask, z, -np.inf)
 
 
 def normalised_entropy(entropy: ArrayLike, vocabulary: ArrayLike) -> Floats:
@@ -67,7 +58,8 @@ def normalised_entropy(entropy: ArrayLike, vocabulary: ArrayLike) -> Floats:
     Raises
     ------
     DynstatError
-        S404 for a vocabulary below 2.
+        S404 for a vocabulary below 2, or an entropy beyond ln V, which no rounding explains: in other units
+        than nat, or of another vocabulary.
 
     Notes
     -----
@@ -77,7 +69,16 @@ def normalised_entropy(entropy: ArrayLike, vocabulary: ArrayLike) -> Floats:
     v = np.asarray(vocabulary, dtype=np.float64)
     if np.any(v < 2):
         raise DynstatError("S404", "a vocabulary needs at least two valid tokens", found=float(np.min(v)))
-    return np.clip(np.asarray(entropy, dtype=np.float64) / np.log(v), 0.0, 1.0)
+    share = np.asarray(entropy, dtype=np.float64) / np.log(v)
+    if np.any(share > 1 + 1e-3):
+        raise DynstatError(
+            "S404",
+            "an entropy exceeds ln V",
+            found=f"{np.nanmax(share):.4g} ln V",
+            expected="nat, at most ln V",
+            mend="divide bits by log2(e); check the number of valid tokens",
+        )
+    return np.clip(share, 0.0, 1.0)
 
 
 def truncate_top_k(

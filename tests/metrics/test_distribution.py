@@ -158,3 +158,17 @@ def test_wrong_options(call):
     with pytest.raises(DynstatError) as error:
         call()
     assert error.value.code == "S404"
+
+
+def test_divergence_where_the_half_of_a_probability_rounds_to_zero():
+    # exp(-744.9) is the smallest float64, and its half is 0.
+    z = np.array([0.0, -744.9])
+    assert 0 < np.exp(z[1]) and np.exp(z[1]) / 2 == 0
+    assert d.jensen_shannon(z, [0.0, -2000.0]) < 1e-300
+    assert d.synchronisation(z, [0.0, -2000.0]) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["top_k", "rbo"])
+def test_overlap_needs_a_depth(kind):
+    with pytest.raises(DynstatError, match="S404"):
+        d.synchronisation(np.zeros(4), np.zeros(4), kind=kind, k=0)

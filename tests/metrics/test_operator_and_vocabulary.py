@@ -137,3 +137,9 @@ def test_wrong_options(call):
     with pytest.raises(DynstatError) as error:
         call()
     assert error.value.code == "S404"
+
+
+def test_an_entropy_beyond_ln_v_is_not_clipped_in_silence():
+    assert v.normalised_entropy(np.float32(np.log(1000)) * np.float32(1 + 1e-6), 1000) == 1.0
+    with pytest.raises(DynstatError, match="S404"):
+        v.normalised_entropy([np.nan, 9.5], 1000)  # bits
