@@ -204,7 +204,8 @@ def variable_attrs(v: Variable) -> dict[str, Any]:
         low = limits.min if v.valid_min is None or np.isneginf(v.valid_min) else v.valid_min
         high = limits.max if v.valid_max is None or np.isposinf(v.valid_max) else v.valid_max
         if v.flags:
-            low, high = max(low, 0), min(high, len(v.flags) - 1)
+            # Classifications say -1 for none, and so by their own range.
+            low, high = (low if v.valid_min is not None else 0), min(high, len(v.flags) - 1)
         out |= {"units": v.units, "valid_min": dtype.type(low), "valid_max": dtype.type(high)}
     out |= {"definition": v.definition, "origin": v.origin, "reference": v.reference}
     if v.flags:

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..errors import DynstatError
-from ..registry import METRICS, parse_metric
+from ..registry import METRICS, Metric, parse_metric
 from . import commitment as _commitment
 from . import regimes as _regimes
 from . import runs as _runs
@@ -37,15 +37,16 @@ __all__ = [
 ]
 
 
-def run_metric(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.DataArray:
+def run_metric(ds: xr.Dataset, spec: Mapping[str, Any] | str) -> xr.DataArray:
     """Compute a run-level metric as a plan names it.
 
     Parameters
     ----------
     ds : xarray.Dataset
-    spec : mapping
+    spec : mapping or str
         ``metric: name@version`` and options, for example ``{"metric": "ratio_norm@1", "layer": "last",
-        "phase": "generated", "alignment": "causal", "scale": "log"}``; the rest take their defaults. By
+        "phase": "generated", "alignment": "causal", "scale": "log"}``; the rest take their defaults, all of
+        them where the spec is a name alone. By
         default special tokens, and values that use the first token of the sequence, are left out.
         ``tokens: N`` takes the first N values of every run and gives runs with fewer no value.
 
@@ -58,9 +59,10 @@ def run_metric(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.DataArray:
     ------
     DynstatError
         Y002 and Y003 for a spec the registry does not accept, Y003 for a metric that has no value a run,
-        D103 where the dataset lacks a variable, S404 for a choice that does not fit.
+        D103 where the dataset lacks a variable, D104 where it lost a dim, S404 for a choice that does not
+        fit.
     """
-    entry, options = parse_metric(spec)
+    entry, options = _parse(spec)
     own = {k: v for k, v in options.items() if k not in SERIES}
     values: NDArray[Any]
     units = entry.units
@@ -81,9 +83,19 @@ def run_metric(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.DataArray:
     elif entry.name == "run_mean":
         need(ds, options["of"])
         source = ds[options["of"]]
+        if source.dtype.kind != "f" or "token" not in source.dims:
+            raise DynstatError(
+                "Y003",
+                f"{options['of']} has no mean over the tokens of a run",
+                where="of",
+                found=f"{source.dtype} over {', '.join(map(str, source.dims))}",
+                expected="a metric of token or layer level",
+            )
         positions = layer_positions(ds, options["layer"]) if "layer" in source.dims else None
         chosen = source.transpose(*DIMS[:4]) if positions is None else at_layer(source, positions)
-        mask = chosen_tokens(ds, options, positions, np.isfinite(chosen.values))
+        # Steps and angles at the tokens after the first are made from the first token's state.
+        window = (0 if positions is None else _looks_back(source), 0)
+        mask = chosen_tokens(ds, options, positions, np.isfinite(chosen.values), window)
         values = entry.resolve()(chosen.values, mask)
         units = source.attrs.get("units", units)
     elif entry.name == "repetition_rate":
@@ -106,13 +118,13 @@ def run_metric(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.DataArray:
     return label(ds, values, RUN, entry, options, units=units)
 
 
-def companions(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.Dataset:
+def companions(ds: xr.Dataset, spec: Mapping[str, Any] | str) -> xr.Dataset:
     """Compute what must stand beside a ratio_norm: n, mean, maximum, quantiles and spread of its ct.
 
     Parameters
     ----------
     ds : xarray.Dataset
-    spec : mapping
+    spec : mapping or str
         As for :func:`run_metric`, of a metric made from ct.
 
     Returns
@@ -124,7 +136,7 @@ def companions(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.Dataset:
     DynstatError
         As :func:`run_metric`.
     """
-    entry, options = parse_metric(spec)
+    entry, options = _parse(spec)
     if "alignment" not in options or entry.level != "run":
         raise DynstatError("Y003", f"{entry.id} is not made from the ct of a run", where="metric")
     series, mask = ct_series(ds, options)
@@ -156,6 +168,25 @@ def regimes(
         As :func:`run_metric`.
     """
     return run_metric(ds, {"metric": "regime@1", "mode": mode, "cuts": cuts, **selection})
+
+
+def _parse(spec: Mapping[str, Any] | str) -> tuple[Metric, dict[str, Any]]:
+    given: Mapping[str, Any] = {"metric": spec} if isinstance(spec, str) else spec
+    if "metric" not in given:
+        raise DynstatError(
+            "Y002",
+            "a metric's specification names no metric",
+            where="metric",
+            found=", ".join(given) or "nothing",
+            expected="{metric: name@version, option: value, ...}",
+        )
+    return parse_metric(given)
+
+
+def _looks_back(source: xr.DataArray) -> int:
+    """Return how many tokens before a token enter its value, by what its definition leaves out."""
+    marks = str(source.attrs.get("undefined", "")).split()
+    return max((int(m.partition(":")[2]) for m in marks if m.startswith("first_tokens:")), default=0)
 
 
 def _commitment_times(ds: xr.Dataset, options: Mapping[str, Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ..errors import DynstatError
 from ..files import canonical_json
 from ..registry import METRICS
 from . import operator as _operator
@@ -92,8 +93,20 @@ def states(
     Raises
     ------
     DynstatError
-        D103 where a variable is missing, S404 where a model has no threshold.
+        D103 where a variable is missing, S404 where a model has no threshold, or its last pair of layers is
+        not in the dataset.
     """
+    need(ds, "layers")
+    stored = set(ds["layer"].values.tolist())
+    ends = zip(ds["model"].values.tolist(), ds["layers"].values.tolist(), strict=True)
+    if broken := [str(m) for m, n in ends if n > 1 and n - 1 in stored and n - 2 not in stored]:
+        raise DynstatError(
+            "S404",
+            "the last layer takes the synchronisation of the last pair, whose lower layer is missing",
+            where=", ".join(broken),
+            found=f"layers {sorted(stored)}",
+            mend="keep the last two layers, or leave the last one out too",
+        )
     if not isinstance(thresholds, _states.Thresholds):
         thresholds = _states.Thresholds.from_dict(thresholds)
     turbulence, branching, p1, sync = _state_inputs(ds, alignment)

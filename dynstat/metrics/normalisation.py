@@ -61,7 +61,7 @@ def clipped_mad(
     Returns
     -------
     Clipped
-        Non-negative values stay so: only the upper end of a positive series is ever moved below m - clip s.
+        Non-negative values stay so: the lower bound can only raise a value, and the upper lies above m.
 
     Raises
     ------

@@ -105,3 +105,4 @@ SERIES: dict[str, Option] = {
 SCALE = Option("raw", ("raw", "log"), "raw value or its natural logarithm")
 QUANTILE = Accepts(lambda v: number_or_none(v) and v is not None and 0 < v < 1, "a share between 0 and 1")
 POSITIVE_INT = Accepts(is_count, "a positive whole number")
+WHOLE = Accepts(lambda v: is_int(v) and v >= 0, "a whole number from 0")

@@ -10,10 +10,10 @@ from .options import (
     SELECTION,
     SERIES,
     TRAJECTORY,
+    WHOLE,
     Accepts,
     cuts,
     is_count,
-    is_int,
     number_or_none,
 )
 from .sources import PAPER1, PAPER2, V20, add
@@ -87,7 +87,7 @@ add(
         "scale": SCALE,
         "null": Option("length_matched", ("length_matched", "shape_matched")),
         "replicates": Option(999, POSITIVE_INT, "draws a run"),
-        "seed": Option(0, None, "seed of the draws"),
+        "seed": Option(0, WHOLE, "seed of the draws"),
     },
     long_name="ratio_norm standardised by its null",
     level="run",
@@ -182,7 +182,7 @@ add(
         "history": Option("run", ("run", "generated"), "whether the prompt counts as seen"),
         "start": Option(
             0,
-            Accepts(lambda v: is_int(v) and v >= 0, "a whole number"),
+            WHOLE,
             "count only n-grams that begin after this many generated tokens",
         ),
     },

@@ -17,7 +17,16 @@ WINDOWS = {"causal": (2, 0), "centred": (1, 1), "incoming": (1, 1), "outgoing": 
 
 
 def need(ds: xr.Dataset, *names: str) -> None:
-    """Raise D103 where the dataset lacks variables or coordinates."""
+    """Raise D104 where the dataset lost a dim, D103 where it lacks variables or coordinates."""
+    if lost := [d for d in DIMS if d not in ds.dims]:
+        raise DynstatError(
+            "D104",
+            "the dataset lacks a dim of the schema",
+            where=", ".join(lost),
+            found=", ".join(map(str, ds.dims)),
+            expected=", ".join(DIMS),
+            mend="select with lists, as in ds.sel(model=['a']), so that dims are kept",
+        )
     if missing := [n for n in names if n not in ds.variables]:
         raise DynstatError(
             "D103",
@@ -49,16 +58,14 @@ def layer_positions(ds: xr.Dataset, layer: str | int | float = "last") -> NDArra
     DynstatError
         S404 where no model has the layer, or the layer was not stored.
     """
-    need(ds, "relative_depth")
+    need(ds, "relative_depth", "layers")
     stored = ds["layer"].values
     depth = ds["relative_depth"].transpose("model", "layer").values
     exists = depth >= 0
     if isinstance(layer, str):
         if layer != "last":
             raise DynstatError("S404", f"unknown layer {layer!r}", found=layer, expected="last, int or float")
-        hits = exists & (depth >= 1 - 1e-9)
-        # A model of one layer index has depth 0 there.
-        hits |= exists & (exists.sum(axis=1) == 1)[:, None]
+        hits = stored[None, :] == ds["layers"].values[:, None] - 1
         if not hits.any(axis=1).all():
             raise DynstatError(
                 "S404",

@@ -222,18 +222,22 @@ def last_pair(synchronisation: ArrayLike) -> Floats:
 
     Parameters
     ----------
-    synchronisation : array_like, shape (..., layer)
+    synchronisation : array_like, shape (layer,) or (model, ..., layer)
         NaN at the last layer of a model and beyond it.
 
     Returns
     -------
-    ndarray, shape (..., layer)
-        A NaN is filled from the layer before it, one layer far.
+    ndarray, same shape
+        Filled is the one layer above the highest at which the model has any value; any other NaN, as beside
+        a point that was not finite, stays.
     """
     s = np.array(synchronisation, dtype=np.float64)
-    before = s[..., :-1].copy()
-    s[..., 1:] = np.where(np.isnan(s[..., 1:]), before, s[..., 1:])
-    return s
+    known = np.isfinite(s)
+    place = np.arange(s.shape[-1])
+    of_model = known.any(axis=tuple(range(1, s.ndim - 1)), keepdims=True)
+    highest = np.where(of_model, place, -1).max(axis=-1, keepdims=True, initial=-1)
+    last = (highest >= 0) & (place == highest + 1)
+    return np.where(last & ~known, np.roll(s, 1, axis=-1), s)
 
 
 __all__ = ["MODES", "PUBLISHED_STATES", "STATES", "Thresholds", "last_pair", "learn_thresholds", "state"]

@@ -249,3 +249,15 @@ def test_wrong_regimes(bad):
     with pytest.raises(DynstatError) as error:
         regime([1.0], **bad)
     assert error.value.code == "S404"
+
+
+def test_only_the_last_layer_takes_the_last_pair():
+    nan = np.nan
+    # model 0: its last pair is that of layers 2 and 3; at the second token layer 1 was not finite.
+    sync = np.array(
+        [[[0.1, 0.2, 0.3, nan], [0.1, nan, 0.3, nan]], [[0.5, nan, nan, nan], [nan, nan, nan, nan]]]
+    )
+    filled = np.array([[[0.1, 0.2, 0.3, 0.3], [0.1, nan, 0.3, 0.3]], [[0.5, 0.5, nan, nan], [nan] * 4]])
+    np.testing.assert_array_equal(last_pair(sync), filled)
+    np.testing.assert_array_equal(last_pair([0.4, nan, nan]), [0.4, 0.4, nan])
+    np.testing.assert_array_equal(last_pair([[nan], [nan]]), [[nan], [nan]])

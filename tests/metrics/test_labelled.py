@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from dynstat.dataset.build import build
+from dynstat.dataset.verify import verify
 from dynstat.errors import DynstatError
 from dynstat.metrics import labelled as lab
 from dynstat.metrics import runs
@@ -375,3 +376,66 @@ def test_errors(ds, call, code):
     with pytest.raises(DynstatError) as error:
         call(ds)
     assert error.value.code == code
+
+
+def test_last_is_the_models_own_last_layer_however_few_are_stored(ds):
+    spec = {"metric": "ratio_norm@1"}
+    with pytest.raises(DynstatError, match="S404") as e:
+        lab.run_metric(ds.isel(layer=[2]), spec)
+    assert "m0, m1" in str(e.value)
+    only = ds.isel(model=[1], layer=[3])
+    whole = lab.run_metric(ds, spec).values[1:]
+    np.testing.assert_array_equal(lab.run_metric(only, spec).values, whole)
+
+
+def test_a_dim_that_selection_dropped_is_one_clear_error(ds):
+    for lost in (ds.sel(model="m0"), ds.isel(layer=4)):
+        with pytest.raises(DynstatError, match="D104") as e:
+            lab.run_metric(lost, {"metric": "ratio_norm@1"})
+        assert "lists" in e.value.mend
+
+
+def test_a_metric_can_be_named_by_a_word(ds):
+    spec = {"metric": "ratio_norm@1"}
+    np.testing.assert_array_equal(lab.run_metric(ds, "ratio_norm").values, lab.run_metric(ds, spec).values)
+    assert set(lab.companions(ds, "ratio_norm@1")) == set(lab.companions(ds, spec))
+    with pytest.raises(DynstatError, match="Y002"):
+        lab.run_metric(ds, {"layer": 2})
+
+
+@pytest.mark.parametrize("of", ["n_generated", "text", "token_id", "quality"])
+def test_run_mean_takes_measurements_over_tokens_only(ds, of):
+    with pytest.raises(DynstatError, match="Y003"):
+        lab.run_metric(ds, {"metric": "run_mean@1", "of": of})
+
+
+@pytest.mark.parametrize(("of", "depth"), [("step_length", 1), ("turning_angle", 2), ("entropy", 0)])
+def test_run_mean_leaves_out_what_is_made_from_the_first_token(ds, of, depth):
+    got = lab.run_metric(ds, {"metric": "run_mean@1", "of": of, "phase": "all", "layer": 1})
+    keep = [t for t in range(depth + 1, LENGTH[1]) if t != 9]
+    assert got.values[0, 1, 0] == pytest.approx(ds[of].values[0, 1, 0, keep, 1].mean())
+
+
+def test_states_refuse_a_last_pair_that_is_not_there(ds):
+    thresholds = Thresholds.fixed(1.0, 0.5, 0.5)
+    with pytest.raises(DynstatError, match="S404") as e:
+        lab.states(ds.isel(layer=[0, 1, 2, 4]), thresholds)
+    assert e.value.where == "m0"
+    kept = lab.states(ds.isel(layer=[2, 3, 4]), thresholds)
+    np.testing.assert_array_equal(kept.values, lab.states(ds, thresholds).values[..., 2:])
+
+
+def test_what_was_computed_is_a_valid_variable_of_the_dataset(ds):
+    poles = lab.kappa(ds)
+    more = ds.assign(
+        ct=lab.ct(ds).astype("float32"),
+        ratio_norm=lab.run_metric(ds, "ratio_norm").astype("float32"),
+        gd_ratio=lab.run_metric(ds, "gd_ratio").astype("float32"),
+        kappa_sync=poles.kappa_sync.astype("float32"),
+        regime=lab.regimes(ds),
+        state=lab.states(ds, lab.learn_state_thresholds(ds)),
+    )
+    assert (more.state == -1).any()
+    assert verify(more) == []
+    degrees = lab.ct(ds, curvature="deg").attrs
+    assert degrees["units"] == "degree" and degrees["valid_max"] > 360
