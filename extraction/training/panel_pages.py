@@ -58,8 +58,8 @@ vocabulary {card["vocabulary"]:,}, context {card["context"]}.
 ({training["tokens_read"]:,} tokens read; the corpus has {training["corpus_tokens"]:,});
 `<|endoftext|>` starts every sequence. AdamW, highest rate {recipe["learning_rate"]:g},
 {recipe["warmup"]} updates of warm-up, then a half cosine; weight decay {recipe["weight_decay"]:g},
-gradient norm clipped at
-{recipe["clip"]:g}; all matrices drawn with deviation {INITIALIZER_RANGE:g}, no dropout.
+gradient norm clipped at {recipe["clip"]:g};
+all matrices drawn with deviation {INITIALIZER_RANGE:g}, no dropout.
 Device {training["device"]} ({training["machine"]}, {training["cpu_capability"]}),
 threads {training["threads"]}, deterministic algorithms; {versions}.
 
