@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .schema import (
     COORDINATES,
     DIMS,
     LEVEL_DIMS,
+    MARKS,
     NOT_EXTRACTED,
     OK,
     PADDING,
@@ -28,6 +30,7 @@ from .schema import (
     TRUNCATED,
     Variable,
     base_name,
+    is_mark,
 )
 from .text import text_array
 
@@ -84,7 +87,7 @@ def build(
     ------
     DynstatError
         D103 (variables missing), D104 (shape), D106 (text that cannot be stored), Y002 (unknown key),
-        Y003 (unknown metric).
+        Y003 (unknown metric, a value that a definition cannot have).
     """
     attrs = dict(attrs or {})
     readouts, options, definitions = dict(readouts or {}), dict(options or {}), dict(definitions or {})
@@ -178,6 +181,22 @@ def _user_variable(name: str, given: Mapping[str, Any]) -> Variable:
             expected=", ".join(sorted(missing)),
             mend="units are '1' where there are none",
         )
+    undefined = given.get("undefined", ())
+    undefined = tuple(undefined.split() if isinstance(undefined, str) else undefined)
+    numbers = [given[k] for k in ("valid_min", "valid_max") if given.get(k) is not None]
+    for key, fits, expected in (
+        ("level", given.get("level", "layer") in LEVEL_DIMS, " | ".join(LEVEL_DIMS)),
+        ("undefined", all(map(is_mark, undefined)), " | ".join(MARKS)),
+        ("valid_min, valid_max", all(isinstance(v, Real) for v in numbers), "numbers"),
+    ):
+        if not fits:
+            raise DynstatError(
+                "Y003",
+                f"the definition of {name!r} has a value that is not allowed",
+                where=f"definitions[{name!r}], {key}",
+                found=", ".join(repr(given[k]) for k in key.split(", ") if k in given),
+                expected=expected,
+            )
     return Variable(
         name,
         LEVEL_DIMS[given.get("level", "layer")],
@@ -188,7 +207,7 @@ def _user_variable(name: str, given: Mapping[str, Any]) -> Variable:
         given.get("valid_min"),
         given.get("valid_max"),
         (),
-        tuple(given.get("undefined", ())),
+        undefined,
         True,
         "user",
         given.get("reference", "the user's own measurement"),

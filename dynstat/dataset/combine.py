@@ -39,7 +39,8 @@ def combine(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
     Raises
     ------
     DynstatError
-        D105 where a value, a coordinate or a definition differs; variable and label are named.
+        D105 where a value, a coordinate or a definition differs; variable and label are named. D103 where a
+        part has no `quality`.
     """
     parts = list(datasets)
     if not parts:
@@ -53,6 +54,8 @@ def combine(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
                 expected=", ".join(lost),
                 mend="select with lists, so that dims are kept",
             )
+        if "quality" not in part:
+            raise DynstatError("D103", "a dataset to combine lacks `quality`", where="quality")
         for dim in _JOINED:
             if not part.indexes[dim].is_unique:
                 twice = part.indexes[dim][part.indexes[dim].duplicated()][0]
@@ -224,8 +227,6 @@ def _names(parts: Sequence[xr.Dataset]) -> list[str]:
                     found=v.dims,
                     expected=DIMS,
                 )
-        if "quality" not in p:
-            raise DynstatError("D103", "a dataset to combine lacks `quality`", where="quality")
     return [n for n in ALWAYS if n in names] + [n for n in names if n not in ALWAYS]
 
 

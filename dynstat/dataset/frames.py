@@ -11,6 +11,7 @@ import xarray as xr
 
 from ..errors import DynstatError
 from .build import run_present
+from .dims import check_dims
 from .measurements import from_frame
 from .schema import (
     DIMS,
@@ -39,13 +40,13 @@ _FLAGGED = {"quality": QUALITY, "phase": PHASE}
 __all__ = ["cube", "from_frame", "to_frame"]
 
 
-def cube(ds: xr.Dataset, metrics: Sequence[str] | None = None) -> xr.DataArray:
+def cube(ds: xr.Dataset, metrics: Sequence[str] | str | None = None) -> xr.DataArray:
     """Stack layer-level variables into one array.
 
     Parameters
     ----------
     ds : xarray.Dataset
-    metrics : sequence of str, optional
+    metrics : sequence of str, or str, optional
         Names of variables; by default every float variable of layer level.
 
     Returns
@@ -57,11 +58,12 @@ def cube(ds: xr.Dataset, metrics: Sequence[str] | None = None) -> xr.DataArray:
     Raises
     ------
     DynstatError
-        D103 where a variable is missing, D104 where it has no layers.
+        D103 where a variable is missing, D104 where it has no layers or the dataset lost a dim.
     """
+    ds = _in_order(ds)
     known = [n for n in sorted(map(str, ds.data_vars), key=rank) if ds[n].dims == DIMS]
     known = [n for n in known if ds[n].dtype.kind == "f"]
-    names = list(known if metrics is None else metrics)
+    names = [metrics] if isinstance(metrics, str) else list(known if metrics is None else metrics)
     for name in names:
         if name not in ds.data_vars:
             raise DynstatError("D103", f"the dataset has no variable {name!r}", where=name,
@@ -102,13 +104,14 @@ def to_frame(ds: xr.Dataset, level: Level = "layer") -> pd.DataFrame:
     Raises
     ------
     DynstatError
-        S404 (unknown level), D103 (no `quality`).
+        S404 (unknown level), D103 (no `quality`), D104 (the dataset lost a dim).
     """
     if level not in LEVEL_DIMS:
         raise DynstatError("S404", f"no such level: {level!r}", where="level", found=level,
                            expected=" | ".join(LEVEL_DIMS))  # fmt: skip
     if "quality" not in ds:
         raise DynstatError("D103", "the dataset has no variable 'quality'", where="quality")
+    ds = _in_order(ds)
     dims = LEVEL_DIMS[level]
     quality = _quality_of(ds["quality"].values, level)
     rows = np.nonzero(~np.isin(quality, (PADDING, NOT_EXTRACTED, NO_SUCH_LAYER)))
@@ -135,6 +138,12 @@ def to_frame(ds: xr.Dataset, level: Level = "layer") -> pd.DataFrame:
         else:
             columns[name] = pd.array(picked.tolist(), dtype="str") if is_text(variable) else picked
     return pd.DataFrame(columns)
+
+
+def _in_order(ds: xr.Dataset) -> xr.Dataset:
+    """Return the dataset with its dims in the schema's order, whatever was done to it since it was opened."""
+    check_dims(ds)
+    return ds.transpose(*DIMS, ...)
 
 
 def _words(codes: np.ndarray, words: Sequence[str]) -> pd.Categorical:

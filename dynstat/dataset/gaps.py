@@ -65,7 +65,7 @@ class Gaps:
                 maybe |= self._layer_above(bad)
             elif mark == "frozen":
                 maybe |= self._frozen(variable)
-            else:
+            elif mark == "missing_input":
                 maybe |= self._missing_input(variable)
         return never, maybe & ~never
 

@@ -19,6 +19,7 @@ from .schema import DIMS, SCHEMA, rank
 from .text import check_text, is_text, text_array
 
 Engine = Literal["netcdf4", "h5netcdf"]
+ENGINES = ("netcdf4", "h5netcdf")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CHUNK_POINTS = 2**18  # about 1 MiB of float32
 
@@ -48,9 +49,13 @@ def open(
     Raises
     ------
     DynstatError
-        F001 (missing), F003 (not readable), D101 (not a dynstat dataset), D102 (truncated or damaged), D105
-        (shards that contradict each other).
+        S404 (unknown engine), F001 (missing), F003 (not readable), D101 (not a dynstat dataset), D102
+        (truncated or damaged), D105 (shards that contradict each other).
     """
+    if engine not in (None, *ENGINES):
+        raise DynstatError(
+            "S404", "unknown engine", where="engine", found=engine, expected=" | ".join(ENGINES)
+        )
     path = Path(path)
     if not path.exists():
         raise DynstatError("F001", f"{path.name} does not exist", where=str(path.absolute()))
@@ -108,7 +113,8 @@ def _open_file(path: Path, engine: Engine, chunks: Any) -> xr.Dataset:
         if chunks is None:
             with ds as handle:
                 ds = handle.load()
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as e:
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, AttributeError, TypeError) as e:
+        # A damaged header surfaces as whatever the reader made of it.
         raise DynstatError(
             "D102",
             f"{path.name} is truncated or damaged",

@@ -200,6 +200,9 @@ ALWAYS = _table(
     ),
 )
 
+# Where a definition may have no value at a valid point.
+MARKS = ("first_tokens:K", "last_layer", "frozen", "missing_input")
+
 # What `verify` demands of every data variable; numeric ones also carry units and a range.
 VARIABLE_ATTRS = {
     "long_name": "what the variable is, in words",
@@ -253,6 +256,12 @@ _ORDER = {
 def rank(name: str) -> tuple[int, str]:
     """Order names as the schema does, others by the alphabet: engines return them in orders of their own."""
     return (_ORDER.get(name, len(_ORDER)), name)
+
+
+def is_mark(word: str) -> bool:
+    """Say whether a word can stand in the attribute `undefined`."""
+    name, _, count = word.partition(":")
+    return word in MARKS[1:] or (name == "first_tokens" and count.isdecimal())
 
 
 def base_name(variable: str) -> str:

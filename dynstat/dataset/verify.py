@@ -20,9 +20,11 @@ from .schema import (
     DIMS,
     KINDS,
     LEVEL_DIMS,
+    MARKS,
     NO_SUCH_LAYER,
     NOT_EXTRACTED,
     OK,
+    OPTIONAL_ATTRS,
     PADDING,
     QUALITY,
     ROOT_ATTRS,
@@ -31,6 +33,8 @@ from .schema import (
     TRUNCATED,
     VARIABLE_ATTRS,
     Variable,
+    base_name,
+    is_mark,
 )
 from .text import check_text, is_text
 
@@ -184,6 +188,11 @@ def _variables(ds: xr.Dataset) -> Iterator[Problem]:
             continue
         if variable.dims not in LEVEL_DIMS.values():
             yield Problem("dims", name, str(variable.dims), " or ".join(str(d) for d in LEVEL_DIMS.values()))
+        for mark in str(variable.attrs.get("undefined", "")).split():
+            if not is_mark(mark):
+                yield Problem("attribute", f"{name}, attribute undefined", repr(mark), " | ".join(MARKS))
+        if base_name(name) != name and "readout" not in variable.attrs:
+            yield Problem("attribute", f"{name}, attribute readout", "nothing", OPTIONAL_ATTRS["readout"])
         definition = str(variable.attrs.get("definition", ""))
         if definition in METRICS:
             metric = METRICS.get(definition)

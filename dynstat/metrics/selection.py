@@ -8,25 +8,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ..dataset.dims import check_dims
+from ..dataset.schema import DIMS, RUN
 from ..errors import DynstatError
 
-DIMS = ("model", "prompt", "sample", "token", "layer")
-RUN = DIMS[:3]
+__all__ = ["DIMS", "RUN", "WINDOWS", "at_layer", "equal_count", "layer_positions", "need", "token_mask"]
 # Tokens before and after t whose states enter ct_t.
 WINDOWS = {"causal": (2, 0), "centred": (1, 1), "incoming": (1, 1), "outgoing": (1, 1)}
 
 
 def need(ds: xr.Dataset, *names: str) -> None:
     """Raise D104 where the dataset lost a dim, D103 where it lacks variables or coordinates."""
-    if lost := [d for d in DIMS if d not in ds.dims]:
-        raise DynstatError(
-            "D104",
-            "the dataset lacks a dim of the schema",
-            where=", ".join(lost),
-            found=", ".join(map(str, ds.dims)),
-            expected=", ".join(DIMS),
-            mend="select with lists, as in ds.sel(model=['a']), so that dims are kept",
-        )
+    check_dims(ds)
     if missing := [n for n in names if n not in ds.variables]:
         raise DynstatError(
             "D103",

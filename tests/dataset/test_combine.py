@@ -174,3 +174,8 @@ def test_nothing_and_lost_dims(panel):
     fails(panel.isel(model=0))
     assert "p01" in fails(panel.isel(prompt=[0, 1, 1])).found
     fails(panel, panel.assign_attrs(dynstat_kind="measurements"))
+
+
+def test_a_part_without_quality_is_named(panel):
+    with pytest.raises(DynstatError, match="D103"):
+        combine([panel, panel.drop_vars("quality")])

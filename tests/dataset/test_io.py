@@ -309,3 +309,22 @@ def test_folder_of_shards(make, tmp_path):
     fails("S404", open_dataset, tmp_path, chunks="auto")
     (tmp_path / "01.nc").write_bytes((tmp_path / "01.nc").read_bytes()[:-9])
     assert "01.nc" in fails("D102", open_dataset, tmp_path).what
+
+
+def test_an_unknown_engine_is_no_damaged_file(panel, tmp_path):
+    with pytest.raises(DynstatError, match="S404"):
+        open_dataset(save(panel, tmp_path / "a.nc"), engine="scipy")
+
+
+@pytest.mark.parametrize(
+    "fault", [AttributeError, TypeError, IndexError, UnicodeDecodeError("utf-8", b"", 0, 1, "")]
+)
+def test_whatever_the_reader_makes_of_a_damaged_header(panel, tmp_path, monkeypatch, fault):
+    path = save(panel, tmp_path / "a.nc")
+
+    def broken(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(xr, "open_dataset", broken)
+    with pytest.raises(DynstatError, match="D102"):
+        open_dataset(path)

@@ -208,3 +208,17 @@ def test_ranges_come_from_the_file_and_undefined_from_the_registry(make):
     assert {p.code for p in verify(ds)} == {"nan"}
     ds["step_length"].attrs["undefined"] = "first_tokens:1"
     assert verify(ds) == []
+
+
+def test_a_misspelt_mark_excuses_no_gap(panel):
+    ds = panel.copy(deep=True)
+    ds["entropy"].attrs |= {"definition": "user.entropy@1", "undefined": "first_token:1"}
+    ds["entropy"].values[0, 0, 0, 3, 0] = np.nan
+    assert {p.code for p in verify(ds)} == {"attribute", "nan"}
+
+
+def test_a_readout_variant_says_which(panel):
+    ds = panel.assign(entropy__no_norm=panel["entropy"])
+    assert [p.where for p in verify(ds)] == ["entropy__no_norm, attribute readout"]
+    ds["entropy__no_norm"].attrs["readout"] = "no_norm"
+    assert verify(ds) == []
