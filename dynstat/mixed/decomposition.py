@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,9 @@ from .jackknife import jackknife_plain, jackknife_share
 from .population import Kind, chance_draws, population_draws
 from .result import LmerResult
 from .shares import Shares, variance_components
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 _FEW_LEVELS = 5
@@ -100,6 +103,28 @@ class Decomposition:
         """Return one row: the fit's, with `balanced` and `singular`."""
         return self.fit.glance().assign(balanced=self.balanced, singular=self.fit.singular)
 
+    def plot(self) -> Figure:
+        """Draw every share with its intervals, for this panel and for a population, and its chance level.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            `dynstat.plotting.save_svg` writes it; `dynstat.plotting.shares.describe_shares` gives alt text.
+        """
+        from ..plotting.shares import ShareRow, variance_shares
+
+        def three(key: str) -> tuple[float, float, float] | None:
+            e = self._estimates.get(key)
+            return (e.value, e.low, e.high) if e else None
+
+        rows = [
+            ShareRow(
+                t, three(f"share.{t}"), three(f"population.share.{t}"), float(self.chance.loc[t, "mean"])
+            )
+            for t in self.terms
+        ]
+        return variance_shares(rows, level=next(iter(self._estimates.values())).level)
+
     def __str__(self) -> str:
         table = self.tidy().drop(columns="interval")
         level = next(iter(self._estimates.values())).level
@@ -167,7 +192,8 @@ def decompose(
     Warns
     -----
     DynstatWarning
-        Singular fit; a factor with fewer than five levels; strata of unequal size.
+        Singular fit; a factor with fewer than five levels; strata of unequal size; names of units that repeat
+        between strata where a term reads the name alone, as ``(1|model:prompt)`` does.
     """
     if population not in _KINDS:
         raise DynstatError(
@@ -201,7 +227,7 @@ def decompose(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DynstatWarning)
         fit = lmer(formula, data)
-    notes = _notes(design, fit, uneven)
+    notes = _notes(design, fit, [uneven, _shared_names(design, data, unit, strata)])
     full = variance_components(design)
     left = _left_out(design, resampler, groups, full)
 
@@ -419,9 +445,21 @@ def _anova_estimates(
     return out
 
 
-def _notes(design: Design, fit: LmerResult, uneven: str) -> tuple[str, ...]:
+def _shared_names(design: Design, data: pd.DataFrame, unit: str, strata: str | None) -> str:
+    """Return a note where a term takes units of several strata that share a name for one."""
+    merging = [t.label for t in design.formula.random if unit in t.variables and strata not in t.variables]
+    rows = data.iloc[design.positions]
+    if strata is None or not merging or rows.groupby(unit, observed=True)[strata].nunique().max() <= 1:
+        return ""
+    return (
+        f"names of {unit} repeat between levels of {strata}: {', '.join(merging)} takes each name for one "
+        f"{unit}; make the names unique where they are not"
+    )
+
+
+def _notes(design: Design, fit: LmerResult, first: list[str]) -> tuple[str, ...]:
     few = [f"{t.label} ({len(t.levels)})" for t in design.terms if len(t.levels) < _FEW_LEVELS]
-    notes = [uneven] if uneven else []
+    notes = [note for note in first if note]
     if few:
         notes.append(f"fewer than {_FEW_LEVELS} levels: {', '.join(few)}; their components are known poorly")
     if fit.singular:

@@ -241,3 +241,30 @@ def test_prints_and_tidies(panel):
     assert all(t in str(made) for t in TERMS) and "<pre>" in made._repr_html_()
     assert made.glance().loc[0, "balanced"]
     assert isinstance(made.fit.fixef, pd.Series)
+
+
+def test_equal_names_in_several_categories_are_told(panel):
+    d = panel(2)
+    unique = _quiet(SHARES_FORMULA, d, rng=1, population="none")
+    assert not any("repeat" in n for n in unique.notes)
+    # p000 of every category: (1|model:prompt) reads three prompts as one.
+    repeated = d.assign(prompt=d["item"].map("p{}".format))
+    with pytest.warns(
+        DynstatWarning, match="names of prompt repeat between levels of category: model:prompt"
+    ):
+        merged = dynstat.decompose(SHARES_FORMULA, repeated, rng=1, population="none")
+    assert merged.estimates()["share.residual"].n["model:prompt"] == 6 * 5
+    nested = "y ~ 1 + (1|model) + (1|category/prompt) + (1|model:category:prompt)"
+    assert not any("repeat" in n for n in _quiet(nested, repeated, rng=1, population="none").notes)
+
+
+def test_plot_shows_every_term_and_both_targets(panel):
+    d = _quiet(SHARES_FORMULA, panel(0), rng=3)
+    axes = d.plot().axes[0]
+    assert [t.get_text().splitlines()[0] for t in axes.get_yticklabels()] == list(TERMS)
+    drawn = {round(float(x), 9) for line in axes.lines for x in np.atleast_1d(line.get_xdata())}
+    for key, e in d.estimates().items():
+        if "share." in key:
+            assert round(e.value, 9) in drawn, key
+    alone = _quiet(SHARES_FORMULA, panel(0), rng=3, population="none")
+    assert len(alone.plot().axes[0].lines) < len(axes.lines)
