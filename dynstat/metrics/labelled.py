@@ -10,13 +10,21 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..errors import DynstatError
+from ..files import canonical_json
 from ..registry import METRICS, Metric, parse_metric
 from . import commitment as _commitment
 from . import regimes as _regimes
 from . import runs as _runs
 from .labelled_ct import chosen_tokens, ct, ct_series, ct_units
 from .labelled_operator import gd_ratio, kappa
-from .labelled_states import collapse, learn_state_thresholds, rivalry, state_shares, states
+from .labelled_states import (
+    collapse,
+    learn_collapse_thresholds,
+    learn_state_thresholds,
+    rivalry,
+    state_shares,
+    states,
+)
 from .labels import label
 from .options import SERIES
 from .repetition import repetition_rate
@@ -28,6 +36,7 @@ __all__ = [
     "ct",
     "gd_ratio",
     "kappa",
+    "learn_collapse_thresholds",
     "learn_state_thresholds",
     "regimes",
     "rivalry",
@@ -130,6 +139,7 @@ def companions(ds: xr.Dataset, spec: Mapping[str, Any] | str) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset, dims (model, prompt, sample)
+        With units and the options of the ct behind them.
 
     Raises
     ------
@@ -141,7 +151,13 @@ def companions(ds: xr.Dataset, spec: Mapping[str, Any] | str) -> xr.Dataset:
         raise DynstatError("Y003", f"{entry.id} is not made from the ct of a run", where="metric")
     series, mask = ct_series(ds, options)
     coords = {c: ds[c] for c in ds.coords if set(ds[c].dims) <= set(RUN)}
-    return xr.Dataset({k: (RUN, v) for k, v in _runs.companions(series, mask).items()}, coords=coords)
+    of_ct = {"mean", "max", "q05", "median", "q95"}
+    made = {k: options[k] for k in SERIES}
+    data = {
+        k: (RUN, v, {"long_name": f"{k} of ct", "units": ct_units(options) if k in of_ct else "1"})
+        for k, v in _runs.companions(series, mask).items()
+    }
+    return xr.Dataset(data, coords, {"options": canonical_json(made).decode()})
 
 
 def regimes(

@@ -16,6 +16,7 @@ from ..registry import METRICS
 from . import operator as _operator
 from . import states as _states
 from .episodes import collapse as _collapse
+from .episodes import collapse_thresholds
 from .episodes import rivalry as _rivalry
 from .labelled_ct import ct
 from .labels import label
@@ -176,13 +177,36 @@ def collapse(ds: xr.Dataset, *, enter: float, leave: float, phase: str = "genera
     DynstatError
         D103 where a variable is missing, S404 for thresholds in the wrong order.
     """
-    need(ds, "entropy", "vocabulary")
-    positions = layer_positions(ds)
-    h = at_layer(ds["entropy"], positions).values
-    mask = token_mask(ds, positions=positions, phase=phase)
-    x = normalised_entropy(h, ds["vocabulary"].values.reshape(-1, 1, 1, 1))
+    x, mask = _final_entropy(ds, phase)
     codes = _collapse(x, mask, enter=enter, leave=leave)
     return label(ds, codes, DIMS[:4], METRICS.get("collapse"), {"enter": enter, "leave": leave})
+
+
+def learn_collapse_thresholds(
+    ds: xr.Dataset, *, enter_quantile: float = 0.10, leave_quantile: float = 0.25, phase: str = "generated"
+) -> tuple[float, float]:
+    """Learn where COLLAPSE begins and ends from a dataset of the pilot.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Pilot prompts; the last layer's selected tokens of all models are pooled.
+    enter_quantile, leave_quantile : float
+        See :func:`dynstat.metrics.episodes.collapse_thresholds`.
+    phase : {"generated", "prompt", "all"}
+
+    Returns
+    -------
+    tuple of float
+        enter, leave: ``collapse(panel, enter=enter, leave=leave)``.
+
+    Raises
+    ------
+    DynstatError
+        As :func:`dynstat.metrics.episodes.collapse_thresholds`; D103 where a variable is missing.
+    """
+    x, mask = _final_entropy(ds, phase)
+    return collapse_thresholds(x, mask, enter_quantile=enter_quantile, leave_quantile=leave_quantile)
 
 
 def rivalry(
@@ -213,6 +237,15 @@ def rivalry(
     mask = token_mask(ds, positions=positions, phase=phase)
     codes = _rivalry(_operator.competition(p1, p2), mask, enter=enter, leave=leave)
     return label(ds, codes, DIMS[:4], METRICS.get("rivalry"), {"enter": enter, "leave": leave})
+
+
+def _final_entropy(ds: xr.Dataset, phase: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return H / ln V of each model's last layer, and the tokens used."""
+    need(ds, "entropy", "vocabulary")
+    positions = layer_positions(ds)
+    h = at_layer(ds["entropy"], positions).values
+    x = normalised_entropy(h, ds["vocabulary"].values.reshape(-1, 1, 1, 1))
+    return x, token_mask(ds, positions=positions, phase=phase)
 
 
 def _state_inputs(ds: xr.Dataset, alignment: str) -> tuple[NDArray[Any], ...]:

@@ -439,3 +439,19 @@ def test_what_was_computed_is_a_valid_variable_of_the_dataset(ds):
     assert verify(more) == []
     degrees = lab.ct(ds, curvature="deg").attrs
     assert degrees["units"] == "degree" and degrees["valid_max"] > 360
+
+
+def test_collapse_thresholds_are_quantiles_over_the_last_layers(ds):
+    pool = [
+        float(ds.entropy.values[m, p, s, t, last(m)]) / np.log(V)
+        for m, p, s in each()
+        for t in range(N_PROMPT[p], LENGTH[p])
+        if t != 9
+    ]
+    assert lab.learn_collapse_thresholds(ds) == pytest.approx(np.quantile(pool, [0.10, 0.25]))
+
+
+def test_companions_carry_units(ds):
+    got = lab.companions(ds, {"metric": "ratio_norm@1", "curvature": "deg", "tokens": 4})
+    assert got["mean"].attrs["units"] == "degree" and got["gini"].attrs["units"] == "1"
+    assert json.loads(got.attrs["options"])["tokens"] == 4
