@@ -81,7 +81,7 @@ def execute(plan: Mapping[str, Any], ds: xr.Dataset, progress: Progress | None =
         ``progress(done, total, what)`` after each analysis.
     """
     out = Execution()
-    ds = _leave_out(plan, ds, out)
+    ds = leave_out(plan, ds, out)
     for name, gate in plan["gates"].items():
         _gate(name, gate, ds, out)
     analyses = {**plan["analyses"], **plan["exploratory"]}
@@ -149,7 +149,7 @@ def _analyse(spec: Mapping[str, Any], ds: xr.Dataset) -> tuple[dict[str, Estimat
     return estimates, [str(w.message) for w in caught if issubclass(w.category, DynstatWarning)]
 
 
-def _leave_out(plan: Mapping[str, Any], ds: xr.Dataset, out: Execution) -> xr.Dataset:
+def leave_out(plan: Mapping[str, Any], ds: xr.Dataset, out: Execution) -> xr.Dataset:
     """Leave out prompts by the plan's exclusions and missing rule, and note the flow."""
     _count(out, "found: runs", ds, np.ones(_shape(ds), dtype=bool))
     keep = np.ones(ds.sizes["prompt"], dtype=bool)
@@ -161,11 +161,14 @@ def _leave_out(plan: Mapping[str, Any], ds: xr.Dataset, out: Execution) -> xr.Da
         dropped = met.any(axis=(0, 2)) & keep
         keep &= ~dropped
         out.flow.append((f"excluded by {name} ({rule['where']}): prompts", "", int(dropped.sum())))
+    missing |= _without_outcome(plan, ds)
     dropped = missing.any(axis=(0, 2)) & keep
     policy = plan["data"]["missing"]
     fraction = float(missing[:, keep].mean()) if keep.any() else 0.0
     keep &= ~dropped
-    out.flow.append(("left out whole, since a run is missing: prompts", "", int(dropped.sum())))
+    out.flow.append(
+        ("left out whole, since a run is missing or has no outcome: prompts", "", int(dropped.sum()))
+    )
     if fraction > policy["max_fraction"]:
         every = tuple(plan["hypotheses"])
         why = f"{fraction:.3f} of the runs are missing, at most {policy['max_fraction']} are allowed"
@@ -218,6 +221,24 @@ def _missing_runs(ds: xr.Dataset) -> np.ndarray:
     quality = quality.reshape(*quality.shape[:3], -1)
     there = np.isin(quality, (OK, TRUNCATED)).any(axis=-1)
     return np.asarray(~there | np.isin(quality, (NONFINITE, NOT_EXTRACTED)).any(axis=-1))
+
+
+def _without_outcome(plan: Mapping[str, Any], ds: xr.Dataset) -> np.ndarray:
+    """Return, for every run, whether a registered outcome has no value, as where a run is too short for it.
+
+    A method would leave such runs out without a word, and so decide on those that happen to have a value.
+    """
+    from ..metrics.labelled import run_metric
+
+    out = np.zeros(_shape(ds), dtype=bool)
+    for spec in plan["analyses"].values():
+        try:
+            values = run_metric(ds, spec["outcome"]) if spec["outcome"] else None
+        except DynstatError:  # no metric of runs, or a variable is missing: the analysis itself will tell
+            continue
+        if values is not None and set(values.dims) == {"model", "prompt", "sample"}:
+            out |= ~np.isfinite(values.transpose("model", "prompt", "sample").values)
+    return out
 
 
 def _gate(name: str, gate: Mapping[str, Any], ds: xr.Dataset, out: Execution) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import DynstatError
 from ..files import atomic_path, canonical_hash, read_text
 from ..registry import METHODS, METRICS
+from .check import check_study
 from .ledger import append_entry, read_ledger, utc_now
 from .plan import ACCESS_LEVELS, Plan, load_plan
 from .study import code_hashes, find_study, is_installed, register_methods
@@ -228,7 +229,8 @@ def lock_study(study: str | Path, name: str, inputs: Mapping[str, Any], *, time:
     ------
     DynstatError
         P305 where a lock of that name exists; F002 where the study is an installed package or
-        read-only; P301; P306.
+        read-only; P301 also where the panel reads other prompts than the plan's, or pilot and registered
+        prompts overlap; P306.
     """
     folder = find_study(study)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
@@ -252,6 +254,16 @@ def lock_study(study: str | Path, name: str, inputs: Mapping[str, Any], *, time:
     ledger = folder / "ledger.jsonl"
     access = _raised(plan, read_ledger(ledger), canonical_hash(dict(inputs)))
     lock = make_lock(plan, name, inputs, folder=folder, access=access, time=time)
+    prompts = check_study(folder)["prompts"]
+    if inputs["prompts"]["sha256"] != prompts["sha256"]:
+        raise DynstatError(
+            "P301",
+            "the panel reads another prompt file than the plan",
+            where=plan.where,
+            found=f"sha256 {inputs['prompts']['sha256'][:12]}",
+            expected=f"sha256 {prompts['sha256'][:12]} ({prompts['file']})",
+            mend="name one file in both",
+        )
     with atomic_path(target) as temporary:
         temporary.write_text(
             json.dumps(lock.content, indent=2, ensure_ascii=False, sort_keys=True) + "\n",

@@ -141,6 +141,13 @@ def _expand(c: Checker, value: Any) -> dict[str, Any]:
                     c.problem(
                         (group, key, "outcome", flag), f"{found!r}, where data.token_policy says {policy!r}"
                     )
+    for key, entry in analyses.items():
+        unit = entry["options"].get("unit", data["units"]["resampling"])
+        if unit != data["units"]["resampling"]:
+            c.problem(
+                ("analyses", key, "options", "unit"),
+                f"{unit!r}, where data.units.resampling says {data['units']['resampling']!r}",
+            )
     for key in sorted(set(exploratory) & set(analyses)):
         c.problem(("exploratory", key), "the same id stands under analyses")
     return {

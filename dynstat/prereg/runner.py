@@ -206,7 +206,7 @@ def _check_known(lock: Lock, folder: Path) -> None:
 
 
 def _check_identity(ds: xr.Dataset, inputs: Mapping[str, Any]) -> None:
-    """Check that models and prompts of the data are those of the inputs written in their header."""
+    """Check that models, prompts and samples of the data are those of the inputs written in their header."""
     problems = []
     models = [str(m) for m in ds["model"].values]
     registered = {m["id"]: m for m in inputs["models"]}
@@ -218,6 +218,9 @@ def _check_identity(ds: xr.Dataset, inputs: Mapping[str, Any]) -> None:
                 wanted = registered.get(m, {}).get(name)
                 if wanted is not None and str(value) != str(wanted):
                     problems.append(f"{name} of {m}")
+    samples = inputs.get("settings", {}).get("samples")
+    if samples is not None and {str(s) for s in ds["sample"].values} != {str(s["id"]) for s in samples}:
+        problems.append(f"{ds.sizes['sample']} samples, expected {', '.join(str(s['id']) for s in samples)}")
     if ds.sizes["prompt"] != inputs["prompts"]["n"]:
         problems.append(f"{ds.sizes['prompt']} prompts, expected {inputs['prompts']['n']}")
     if problems:

@@ -12,7 +12,7 @@ import pytest
 
 from dynstat.dataset import build as build_module
 from dynstat.errors import DynstatError
-from dynstat.files import canonical_json
+from dynstat.files import canonical_json, sha256_bytes
 from dynstat.inference.estimate import Estimate, TPivot
 
 PLAN = """\
@@ -162,7 +162,7 @@ def make_inputs(split: str = "panel", salt: str = "a") -> dict:
         for m in ("one", "two")
     ]
     return {
-        "prompts": {"sha256": "c" * 64, "split": split, "n": 6},
+        "prompts": {"sha256": sha256_bytes(PROMPTS.encode()), "split": split, "n": 6},
         "models": models,
         "settings": {"budget": 2, "mode": "generated"},
     }

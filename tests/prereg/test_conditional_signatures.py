@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
 import pytest
 
-from dynstat import study_path
+from dynstat import data_path, study_path
 from dynstat.dataset.build import build
 from dynstat.dataset.io import save
 from dynstat.errors import DynstatError
-from dynstat.files import canonical_json
+from dynstat.files import canonical_json, sha256_file
 from dynstat.metrics.labelled import run_metric
+from dynstat.prereg.execute import Execution, leave_out
 from dynstat.prereg.lock import lock_study
 from dynstat.prereg.plan import load_plan
 from dynstat.prereg.runner import run_study
 
 MODELS, CATEGORIES, TOKENS = 6, 6, 52
+PROMPTS = sha256_file(data_path("prompts/panel.csv"))
 OUTCOME = {"metric": "ratio_norm@1", "layer": "last", "phase": "generated", "tokens": 48, "scale": "log"}
 
 
@@ -44,7 +47,7 @@ def inputs(per: int = 6) -> dict:
         for i in range(MODELS)
     ]
     return {
-        "prompts": {"sha256": "c" * 64, "split": "panel", "n": CATEGORIES * per},
+        "prompts": {"sha256": PROMPTS, "split": "panel", "n": CATEGORIES * per},
         "models": models,
         "settings": {"budget": TOKENS - 4},
     }
@@ -200,6 +203,27 @@ def test_with_one_sample_a_cell_a3_is_not_testable(study, tmp_path):
     assert found.outcomes["A1"] == ("inadmissible", "gate_failed")
 
 
+@pytest.mark.parametrize(("runs", "admissible"), [(3, True), (60, False)])
+def test_runs_too_short_for_the_outcome_are_missing_runs(plan, runs, admissible):
+    ds = planted(0.05, 0.0005, 0.03)
+    special = ds["is_special"].values.copy()
+    special.reshape(-1, TOKENS)[:runs, 10:] = 1  # all of the first model; its outcome needs 48 tokens
+    ds["is_special"].values = special
+    out = Execution()
+    left = leave_out(plan, ds, out)
+    assert left.sizes["prompt"] == 36 - -(-runs // 4) and np.isfinite(run_metric(left, OUTCOME)).all()
+    assert ("no outcome" in out.flow[1][0], out.flow[1][2]) == (True, -(-runs // 4))
+    found = {state[:2] for state in out.states.values()}
+    assert found == (set() if admissible else {("inadmissible", "too_much_missing")})
+
+
+def test_the_unit_of_resampling_is_one_in_plan_and_analysis(study):
+    file = study / "plan.yaml"
+    file.write_text(re.sub(r"resampling: \w+", "resampling: model", file.read_text()))
+    with pytest.raises(DynstatError, match="where data.units.resampling says 'model'"):
+        load_plan(study)
+
+
 def summary(ds, **change):
     from dynstat.analyses.conditional_signatures.null_z import null_z
 
@@ -275,7 +299,7 @@ def test_the_signature_is_what_the_library_computes_and_its_shares_are_whole():
     shape = ds["turning_angle"].shape
     p1 = rng.uniform(0.2, 0.9, shape)
     for name, values in {
-        "entropy": rng.uniform(0.1, np.log(100) - 0.1, shape),
+        "entropy": rng.uniform(0.1, np.log(16) - 0.1, shape),
         "top1_probability": p1,
         "top2_probability": p1 * rng.uniform(0.1, 1.0, shape),
         "synchronisation": rng.uniform(0.0, 1.0, shape),

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dynstat.errors import DynstatError
-from dynstat.files import canonical_hash
+from dynstat.files import canonical_hash, sha256_bytes
 from dynstat.inference.decision import Decision, decide, withhold
 from dynstat.prereg.ledger import append_entry, read_ledger
 from dynstat.prereg.lock import Lock, check_executable, evidence, load_lock, lock_study, make_lock
@@ -299,3 +299,20 @@ def test_a_decision_says_what_would_resolve_it(path):
     assert decide(lock, "H1", at(1.1, pivot=False)).outcome == "not_testable"
     assert decide(lock, "H1", at(float("nan"))).reason_code == "no_interval"
     assert decide(lock, "H3", at(2.0)).reason_code == "by_construction"
+
+
+def test_a_panel_of_other_prompts_cannot_be_locked(study, inputs):
+    inputs["prompts"]["sha256"] = "c" * 64
+    with pytest.raises(DynstatError) as e:
+        lock_study(study, "demo", inputs)
+    assert e.value.code == "P301" and "another prompt file" in e.value.what
+    assert sorted(p.name for p in study.iterdir()) == ["analysis.py", "plan.yaml", "prompts.csv"]
+
+
+def test_a_plan_that_was_tried_on_its_own_prompts_cannot_be_locked(study, inputs):
+    file = study / "prompts.csv"
+    file.write_text(file.read_text().replace("pilot prompt 1", "panel prompt 3"))
+    inputs["prompts"]["sha256"] = sha256_bytes(file.read_bytes())
+    with pytest.raises(DynstatError) as e:
+        lock_study(study, "demo", inputs)
+    assert e.value.code == "P301" and "overlap" in e.value.what

@@ -343,3 +343,11 @@ def test_an_edited_copy_of_the_lock_is_refused(study, locked, saved, tmp_path):
     copy = out / "plan.lock.json"
     copy.write_text(copy.read_text().replace('"threshold": 1.0', '"threshold": 0.1', 1))
     refused("P302", study, data, out)
+
+
+def test_data_that_lack_samples_of_the_panel_are_refused(study, inputs, saved, tmp_path):
+    inputs["settings"]["samples"] = [{"id": f"s{i}", "seed": i} for i in range(2)]
+    lock_study(study, "demo", inputs)
+    error = refused("P303", study, saved(2.0, "less.nc", samples=1), tmp_path / "out")
+    assert error.problems == ("1 samples, expected s0, s1",)
+    assert run_study(study, saved(2.0), tmp_path / "out").stamp == "registered"
