@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import DrawsPivot, Estimate
-from ..inference.resample import Resampler, Rng, as_generator
+from ..inference.resample import Rng, as_generator
 from .design import Design, build_design
 from .fit import lmer
 from .formula import parse_formula
+from .groups import groups_of, left_out, resampler_of, shared_names
 from .jackknife import jackknife_plain, jackknife_share
 from .population import Kind, chance_draws, population_draws
 from .result import LmerResult
@@ -222,14 +223,14 @@ def decompose(
         )
     labels = _outer_first([t.label for t in parsed.random])
     order = [[t.label for t in design.terms].index(name) for name in labels] + [len(labels)]
-    resampler = _resampler(design, data, unit, strata)
-    groups, uneven = _groups(resampler, unit, strata)
+    resampler = resampler_of(design, data, unit, strata)
+    groups, uneven = groups_of(resampler, unit, strata)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DynstatWarning)
         fit = lmer(formula, data)
-    notes = _notes(design, fit, [uneven, _shared_names(design, data, unit, strata)])
+    notes = _notes(design, fit, [uneven, shared_names(design, data, unit, strata)])
     full = variance_components(design)
-    left = _left_out(design, resampler, groups, full)
+    left = left_out(design, resampler, groups, full)
 
     n = {
         "rows": design.n,
@@ -329,72 +330,6 @@ def _outer_first(labels: list[str]) -> list[str]:
     return out
 
 
-def _resampler(design: Design, data: pd.DataFrame, unit: str, strata: str | None) -> Resampler:
-    for column in (unit, strata):
-        if column is not None and column not in data.columns:
-            raise DynstatError(
-                "S404",
-                f"the data hold no column {column!r}",
-                where="unit or strata",
-                found=column,
-                expected=", ".join(map(str, data.columns)),
-                mend="name the columns by unit= and strata=",
-            )
-    rows = data.iloc[design.positions]
-    units = rows[unit].astype(str)
-    if strata is None:
-        resampler = Resampler.of(units.to_numpy())
-    else:
-        # A unit is what its stratum and its name say together, so that names may repeat between strata.
-        joint = rows[strata].astype(str) + "\x1f" + units
-        resampler = Resampler.of(joint.to_numpy(), rows[strata].astype(str).to_numpy())
-    return resampler
-
-
-def _groups(resampler: Resampler, unit: str, strata: str | None) -> tuple[list[NDArray[np.intp]], str]:
-    """Return the groups of units to leave out, and a note where strata differ in size."""
-    members = [np.flatnonzero(resampler.stratum_of == s) for s in np.unique(resampler.stratum_of)]
-    smallest = min(m.size for m in members)
-    if smallest < 3:
-        raise DynstatError(
-            "S403",
-            "too few units for a jackknife",
-            where=f"{unit} in {strata or 'no strata'}",
-            found=f"{smallest} in a stratum",
-            expected="at least 3",
-            mend="take more units",
-        )
-    if strata is None:
-        return [np.array([u]) for u in range(resampler.n_units)], ""
-    if len({m.size for m in members}) == 1:
-        return resampler.jackknife_groups(), ""
-    # As many groups as the smallest stratum has units; larger strata put two of theirs into some groups.
-    dealt = [np.concatenate([m[g::smallest] for m in members]) for g in range(smallest)]
-    sizes = sorted({int(m.size) for m in members})
-    return dealt, f"strata hold {sizes[0]} to {sizes[-1]} units; some groups leave out two of a stratum"
-
-
-def _left_out(
-    design: Design, resampler: Resampler, groups: list[NDArray[np.intp]], full: Shares
-) -> list[Shares]:
-    start = np.maximum(np.sqrt(full.reml[:-1] / full.reml[-1]), 0.05)
-    out = []
-    for group in groups:
-        try:
-            part = design.subset(resampler.without(group))
-        except DynstatError as error:
-            raise DynstatError(
-                "S403",
-                "the model cannot be fitted without some of the units",
-                where=design.formula.text,
-                found=error.what,
-                expected="a model that each group of units can be missing from",
-                mend="take more units",
-            ) from error
-        out.append(variance_components(part, start=start, with_anova=False))
-    return out
-
-
 def _anova_estimates(
     full: Shares,
     left: list[Shares],
@@ -443,18 +378,6 @@ def _anova_estimates(
                     **rest,
                 )
     return out
-
-
-def _shared_names(design: Design, data: pd.DataFrame, unit: str, strata: str | None) -> str:
-    """Return a note where a term takes units of several strata that share a name for one."""
-    merging = [t.label for t in design.formula.random if unit in t.variables and strata not in t.variables]
-    rows = data.iloc[design.positions]
-    if strata is None or not merging or rows.groupby(unit, observed=True)[strata].nunique().max() <= 1:
-        return ""
-    return (
-        f"names of {unit} repeat between levels of {strata}: {', '.join(merging)} takes each name for one "
-        f"{unit}; make the names unique where they are not"
-    )
 
 
 def _notes(design: Design, fit: LmerResult, first: list[str]) -> tuple[str, ...]:

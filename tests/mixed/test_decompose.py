@@ -268,3 +268,13 @@ def test_plot_shows_every_term_and_both_targets(panel):
             assert round(e.value, 9) in drawn, key
     alone = _quiet(SHARES_FORMULA, panel(0), rng=3, population="none")
     assert len(alone.plot().axes[0].lines) < len(axes.lines)
+
+
+@pytest.mark.parametrize("column", ["unit", "strata"])
+def test_rows_of_no_unit_are_refused(panel, column):
+    # Columns that the formula does not name, so that no row is dropped for them.
+    d = panel(0).assign(unit=lambda d: d["prompt"], strata=lambda d: d["category"])
+    d.loc[3, column] = np.nan
+    with pytest.raises(DynstatError, match="S404") as e:
+        _quiet(SHARES_FORMULA, d, rng=1, unit="unit", strata="strata")
+    assert e.value.where == column and e.value.found == "1 missing values"
