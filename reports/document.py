@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..escape import escape_markdown
-from ..files import read_text, write_atomic
+from dynstat.escape import escape_markdown
+from dynstat.files import read_text, write_atomic
+
 from . import cards, figures, identity, tables, verdict
 from .markup import bullets, slug, table, yaml_string
 from .results import Results, load
@@ -42,8 +43,8 @@ def compose(results: Results, out: Path) -> str:
             "Estimates",
             "estimates",
             figures.shares(results, out),
-            identity.shares(results),
-            identity.others(results),
+            _wide(identity.shares(results)),
+            _wide(identity.others(results)),
         ),
         _section("Each claim", "cards", cards.cards(results, labels)),
         _section("Deviations", "deviations", _wide(tables.deviations(results))),
@@ -159,4 +160,4 @@ def _section(title: str, label: str, *blocks: str) -> str:
 
 
 def _wide(block: str) -> str:
-    return f":::: {{.column-page .ds-wide}}\n\n{block}\n\n::::"
+    return block and f":::: {{.column-page .ds-wide}}\n\n{block}\n\n::::"

@@ -11,13 +11,13 @@ from .markup import text
 from .results import EstimateRow, Results
 
 if TYPE_CHECKING:
-    from ..plotting.shares import ShareRow
+    from dynstat.plotting.shares import ShareRow
 
 
 def shares(results: Results, out: Path) -> str:
     """Draw the variance shares of every analysis that has them; return the Markdown of the figures."""
-    from ..plotting.shares import describe_shares, variance_shares
-    from ..plotting.style import save_svg
+    from dynstat.plotting.shares import describe_shares, variance_shares
+    from dynstat.plotting.style import save_svg
 
     blocks = []
     for number, analysis in enumerate(share_analyses(results)):
@@ -40,8 +40,8 @@ def shares(results: Results, out: Path) -> str:
 
 def overviews(results: Results, out: Path) -> str:
     """Draw the overview figures that the results hold values for (``overview.<metric>.<model>.<n>``)."""
-    from ..plotting.style import save_svg
-    from ..plotting.trajectories import (
+    from dynstat.plotting.style import save_svg
+    from dynstat.plotting.trajectories import (
         describe_profile,
         describe_ratio_norm,
         layer_profile,
@@ -100,7 +100,7 @@ def chance(estimates: dict[str, EstimateRow], term: str) -> tuple[EstimateRow, s
 
 
 def _rows(results: Results, analysis: str) -> list[ShareRow]:
-    from ..plotting.shares import ShareRow
+    from dynstat.plotting.shares import ShareRow
 
     estimates = by_key(results, analysis)
     rows = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .figures import by_key, chance, share_analyses
 from .markup import MISSING, NBSP, bullets, callout, ds, interval, short, span, table, text
 from .results import EstimateRow, Results
+from .words import counted
 
 _IDENTITY = ("revision", "architecture", "family", "parameters", "vocabulary", "dtype")
 _HASHES = ("weights_sha256", "tokenizer_sha256")
@@ -42,7 +43,7 @@ def shares(results: Results) -> str:
                 "and omega² of the fixed-effects analysis of variance, and the chance level of the share.",
                 ["Term", "This panel", "Population of models", "eta²", "omega²", "Chance level"],
                 rows,
-                [20, 24, 24, 10, 10, 12],
+                [22, 23, 23, 10, 11, 11],
             )
         )
     return "\n\n".join(blocks)
@@ -156,11 +157,13 @@ def methods(results: Results) -> str:
         marks = tuple(_plain(e, k) for k in ("level", "interval", "unit", "target", "seed"))
         seen.setdefault((e.analysis, value.method if value else "", *marks), []).append(e)
     if not seen:
-        return "The results hold no estimates."
+        return "\n\n".join(["The results hold no estimates.", *warnings(results)])
     rows = []
     for (analysis, method, *_), group in seen.items():
         first = group[0]
-        counts = ", ".join(f"{span(v)} {text(k[2:])}" for k, v in first.fields.items() if k.startswith("n."))
+        counts = ", ".join(
+            f"{span(v)} {text(counted(k[2:]))}" for k, v in first.fields.items() if k.startswith("n.")
+        )
         rows.append(
             [
                 text(analysis),
@@ -181,6 +184,7 @@ def methods(results: Results) -> str:
             [9, 14, 22, 19, 8, 19, 9],
         )
     ]
+    blocks += warnings(results)
     found = [
         [
             text(e.analysis),
@@ -201,6 +205,14 @@ def methods(results: Results) -> str:
             )
         )
     return "\n\n".join(blocks)
+
+
+def warnings(results: Results) -> list[str]:
+    """Return what the methods warned of (a singular fit, few levels): a callout, or a sentence."""
+    given = [span(v) for v in results.under("warning")]
+    if not given:
+        return ["No method gave a warning."]
+    return [callout("note", "Warnings of the methods", bullets(given))]
 
 
 def exploratory(results: Results) -> str:

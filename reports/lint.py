@@ -7,10 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..errors import DynstatError
-from ..escape import unescape_markdown
-from ..files import read_text
-from ..strictyaml import parse_yaml
+from dynstat.errors import DynstatError
+from dynstat.escape import unescape_markdown
+from dynstat.files import read_text
+from dynstat.strictyaml import parse_yaml
+
 from . import page, recheck
 from .results import Results, load
 from .tables import REQUIRED_TABLES
@@ -56,6 +57,8 @@ def check(target: Path) -> list[str]:
     for file in files:
         text = read_text(file)
         results = load(file.parent)
+        if file == files[0]:
+            problems += recheck.origin(file.parent, results)
         if file.suffix.lower() in {".html", ".htm"}:
             found, count = page.problems(text, results)
         else:

@@ -6,7 +6,8 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from ..escape import escape_markdown
+from dynstat.escape import escape_markdown
+
 from .results import Results, Value
 
 NBSP = "\u00a0"

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from ..errors import DynstatError
+from dynstat.errors import DynstatError
 
 FORMATS = {"html": ".html", "typst": ".pdf"}
 # Quarto exits 0 although a reference stays unresolved; only its log says so.

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
-from ..escape import visible
+from dynstat.errors import DynstatError
+from dynstat.escape import visible
+from dynstat.files import sha256_file
+
 from .results import DECISIONS, Results
 
 
@@ -74,6 +78,25 @@ def _expected(results: Results, h: str, p_support: float, p_reject: float, alpha
     # One part's own rejection can hold back support of the whole although the joined p is small.
     joined = any(v.formatted.startswith("Joined by") for v in results.under(f"{h}.criterion"))
     return ("supported", "inconclusive") if joined else ("supported",)
+
+
+def origin(folder: Path, results: Results) -> list[str]:
+    """Return a problem where the results are not those of the ledger and the lock that lie beside them."""
+    from dynstat.prereg.ledger import read_ledger
+    from dynstat.prereg.lock import load_lock
+
+    lock, problems = folder / "plan.lock.json", []
+    try:
+        runs = [e for e in read_ledger(folder / "ledger.jsonl") if e["event"] == "run"]
+        if lock.exists() and load_lock(lock).sha256 != results.raw("lock.sha256"):
+            problems.append("plan.lock.json is not the lock that results.json names")
+    except DynstatError as e:
+        return [f"{e.code} {e.what}: {e.found}"]
+    if runs and runs[-1].get("results_sha256") != sha256_file(folder / "results.json"):
+        problems.append(
+            "results.json is not what the last run in ledger.jsonl wrote: it was edited afterwards"
+        )
+    return problems
 
 
 def flatten(words: str) -> str:

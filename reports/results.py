@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import DynstatError
-from ..files import read_text
+from dynstat.errors import DynstatError
+from dynstat.files import read_text
 
 FIELDS = ("key", "raw", "formatted", "analysis", "reason", "purpose", "method", "groups")
 STAMPS = ("registered", "registered_after_access", "exploratory")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .markup import MISSING, ds, interval, span, table, text
 from .results import STATES, Results
-from .words import GLYPH
+from .words import GLYPH, counted
 
 REQUIRED_TABLES = (
     "tbl-decisions",
@@ -38,7 +38,7 @@ def estimate(results: Results, h: str) -> str:
 def units(results: Results, h: str) -> str:
     """Return n at every level, in the order of the results."""
     found = results.under(f"{h}.n")
-    return ", ".join(f"{span(v)} {text(v.key.rsplit('.', 1)[1])}" for v in found) or MISSING
+    return ", ".join(f"{span(v)} {text(counted(v.key.rsplit('.', 1)[1]))}" for v in found) or MISSING
 
 
 def link(results: Results, h: str, cards: Mapping[str, str]) -> str:

@@ -23,6 +23,28 @@ FORBIDDEN = re.compile(
     re.I,
 )
 
+# What a count of an estimate counts, where its name does not say so by itself.
+COUNTED = {
+    "units": "jackknife units",
+    "groups": "jackknife groups",
+    "model": "models",
+    "prompt": "prompts",
+    "category": "categories",
+    "template": "templates",
+}
+
+
+def counted(level: str) -> str:
+    """Return in words what ``n.<level>`` counts: ``model:prompt`` gives ``model × prompt cells``.
+
+    Examples
+    --------
+    >>> counted("model:prompt"), counted("units"), counted("runs")
+    ('model × prompt cells', 'jackknife units', 'runs')
+    """
+    return level.replace(":", " × ") + " cells" if ":" in level else COUNTED.get(level, level)
+
+
 GLOSSARY = (
     (
         "Supported",

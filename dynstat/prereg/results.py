@@ -282,7 +282,17 @@ def _estimate(
         add(f"n.{unit}", n)
     for name, value in e.diagnostics.items():
         if is_scalar(value):
-            add(f"diagnostics.{name}", value)
+            add(f"diagnostics.{name}", value, _diagnostic(name, value, bounded))
     for name, value in (e.null or {}).items():
         if is_scalar(value):
-            add(f"null.{name}", value)
+            add(f"null.{name}", value, p_value(float(value)) if name == "p" and value is not None else None)
+
+
+def _diagnostic(name: str, value: Any, bounded: bool) -> str | None:
+    """Return how a diagnostic is printed, where it is a p-value or of the kind of its estimate."""
+    if isinstance(value, bool) or not isinstance(value, (float, np.floating)):
+        return None
+    if name == "p" or name.endswith("_p"):
+        return p_value(float(value))
+    same = name.startswith(("share_", "chance_"))
+    return number(float(value), bounded) if same else None

@@ -82,6 +82,17 @@ def test_purposes_and_formats(study, locked, saved, tmp_path):
     assert not [r for r in rows.values() if r["analysis"] == "X1" and "decision" in r["key"]]
 
 
+def test_diagnostics_are_printed_as_their_estimate_is():
+    from dynstat.prereg.results import _diagnostic
+
+    assert _diagnostic("chance_mean", 0.001569, True) == ".002"
+    assert _diagnostic("share_reml", 0.0, True) == ".000"
+    assert _diagnostic("chance_p", 0.0004998, True) == "< .001"
+    assert _diagnostic("chance_mean", 0.001569, False) == "0.001569"
+    assert _diagnostic("component", 0.005932877, True) is None  # a variance has no bound
+    assert _diagnostic("singular", True, True) is None and _diagnostic("replicates", 300, True) is None
+
+
 def test_results_can_be_read_by_the_report(study, locked, saved, tmp_path):
     results = pytest.importorskip("dynstat.reports.results")
     run_study(study, saved(0.2), tmp_path / "out")

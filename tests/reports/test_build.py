@@ -14,7 +14,7 @@ import pytest
 
 import dynstat.reports
 from dynstat.errors import DynstatError
-from dynstat.escape import visible
+from dynstat.escape import escape_markdown, visible
 from dynstat.reports.results import load
 from dynstat.reports.tables import REQUIRED_TABLES
 from dynstat.reports.words import FORBIDDEN
@@ -383,3 +383,28 @@ def test_exploratory_shares_of_a_registered_run_stay_apart(tmp_path: Path) -> No
     assert [r[1] for r in _tables(tree)["tbl-exploratory"][1:]] == ["late_ct"] + [
         f"share.{t}" for t in fixture.SHARES
     ]
+
+
+def test_warnings_of_the_methods_are_printed(tmp_path: Path) -> None:
+    rows = fixture.results()
+    rest = {k: v for k, v in rows[0].items() if k not in ("key", "raw", "formatted")}
+    words = "shares: singular fit: (1|category) at the boundary"
+    rows.append({"key": "warning.1", "raw": words, "formatted": words, **rest})
+    report = dynstat.reports.build(fixture.save(tmp_path / "a", rows)).read_text("utf-8")
+    methods = report[report.index("{#sec-methods}") : report.index("{#sec-exploratory}")]
+    assert f'[{escape_markdown(words)}]{{.ds key="warning.1"}}' in methods
+    assert "No method gave a warning." not in methods
+    assert dynstat.reports.check(tmp_path / "a")
+    silent = dynstat.reports.build(fixture.save(tmp_path / "b", fixture.results())).read_text("utf-8")
+    assert "No method gave a warning." in silent
+
+
+def test_counts_say_what_they_count(tmp_path: Path) -> None:
+    rows = fixture.results()
+    for row in rows:
+        for old, new in (("models", "units"), ("prompts", "model:prompt")):
+            if row["key"] == f"A1.n.{old}":
+                row["key"] = f"A1.n.{new}"
+    report = dynstat.reports.build(fixture.save(tmp_path, rows)).read_text("utf-8")
+    assert '[6]{.ds key="A1.n.units"} jackknife units, ' in report
+    assert '[72]{.ds key="A1.n.model:prompt"} model × prompt cells' in report

@@ -10,6 +10,7 @@ import pytest
 
 import dynstat.reports
 from dynstat.dataset.io import save
+from dynstat.errors import DynstatError
 from dynstat.prereg.lock import lock_study
 from dynstat.prereg.runner import run_study
 
@@ -58,3 +59,25 @@ def test_an_exploratory_run(study: Path, tmp_path: Path) -> None:
     assert dynstat.reports.check(out)
     assert {row[4] for row in tables["tbl-decisions"][1:]} == {"none: exploratory"}
     assert len(tables["tbl-estimates"]) == 5
+
+
+@pytest.mark.parametrize("what", ["results", "ledger", "lock", "other lock"])
+def test_results_that_are_not_those_of_the_run_are_found(study: Path, tmp_path: Path, what: str) -> None:
+    inputs, out = toy.make_inputs(), tmp_path / "out"
+    lock = lock_study(study, "demo", inputs)
+    run_study(lock, save(toy.make_data(inputs), tmp_path / "panel.nc"), out)
+    dynstat.reports.build(out)
+    if what == "results":
+        file, old, new = out / "results.json", '"study.title"', '"study.title" '
+    elif what == "ledger":
+        file, old, new = out / "ledger.jsonl", '"drift"', '"draft"'
+    elif what == "lock":
+        file, old, new = out / "plan.lock.json", '"threshold": 1.0', '"threshold": 0.1'
+    else:
+        file, old, new = out / "plan.lock.json", "", lock_study(study, "b", inputs).read_text("utf-8")
+    words = file.read_text(encoding="utf-8")
+    file.write_text(words.replace(old, new, 1) if old else new, encoding="utf-8")
+    with pytest.raises(DynstatError) as e:
+        dynstat.reports.check(out)
+    wanted = {"results": "edited afterwards", "ledger": "P306", "lock": "P302", "other lock": "not the lock"}
+    assert e.value.code == "R501" and any(wanted[what] in p for p in e.value.problems)
