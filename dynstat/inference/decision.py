@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DynstatError
 from .multiplicity import level_of_each_test
-from .rules import REASONS, Rule, judge
+from .rules import REASONS, Rule, Verdict, judge
 
 if TYPE_CHECKING:
     from ..prereg.lock import Lock
@@ -89,6 +89,17 @@ class Decision:
             raise DynstatError(
                 "S404", "no such decision or reason", found=f"{self.outcome}, {self.reason_code}"
             )
+        if self.outcome in DECISIONS:
+            found = _judged(lock, self.hypothesis, self.estimates)
+            if (self.outcome, self.reason_code) != (found.outcome, found.reason_code):
+                raise DynstatError(
+                    "P309",
+                    "the decision does not follow from the estimates by the locked rule",
+                    where=self.hypothesis,
+                    found=f"{self.outcome}, {self.reason_code}",
+                    expected=f"{found.outcome}, {found.reason_code}",
+                    mend="use decide(lock, ...)",
+                )
 
     def __str__(self) -> str:
         p = (
@@ -134,8 +145,46 @@ def decide(lock: Lock, hypothesis: str, estimates: Estimate | Sequence[Estimate]
         P309 without a lock, or for an estimate of another quantity or method; S404 for a wrong
         number of estimates.
     """
-    claim, alpha, m = _registered(lock, hypothesis)
+    _, alpha, m = _registered(lock, hypothesis)
     given = tuple(estimates) if isinstance(estimates, Sequence) else (estimates,)
+    _check_estimates(lock, hypothesis, given)
+    if any(e.pivot is None or math.isnan(e.value) for e in given):
+        return withhold(lock, hypothesis, "not_testable", "no_interval", estimates=given)
+    verdict = _judged(lock, hypothesis, given)
+    resolve = ""
+    if verdict.outcome == "inconclusive":
+        resolve = _resolve(verdict.reason_code, verdict.p_support, verdict.p_reject, alpha, given[0].unit)
+    return Decision(
+        hypothesis,
+        verdict.outcome,
+        verdict.reason_code,
+        verdict.p_support,
+        verdict.p_reject,
+        alpha,
+        m,
+        verdict.criteria,
+        given,
+        resolve,
+        lock.sha256,
+        lock=lock,
+    )
+
+
+def _judged(lock: Lock, hypothesis: str, given: tuple[Any, ...]) -> Verdict:
+    """Return what the locked rule says of these estimates."""
+    _check_estimates(lock, hypothesis, given)
+    claim, alpha, _ = _registered(lock, hypothesis)
+    return judge(
+        [(Rule.from_plan(p), e) for p, e in zip(claim["parts"], given, strict=True)],
+        alpha,
+        join=claim["join"],
+        by_construction=claim["by_construction"],
+    )
+
+
+def _check_estimates(lock: Lock, hypothesis: str, given: tuple[Any, ...]) -> None:
+    """Check that the estimates are those of the registered quantities, by the registered methods."""
+    claim, _, _ = _registered(lock, hypothesis)
     parts = claim["parts"]
     if len(given) != len(parts):
         raise DynstatError("S404", f"{hypothesis} has {len(parts)} parts", found=f"{len(given)} estimates")
@@ -157,31 +206,6 @@ def decide(lock: Lock, hypothesis: str, estimates: Estimate | Sequence[Estimate]
                 found=estimate.method,
                 expected=method,
             )
-    if any(e.pivot is None or math.isnan(e.value) for e in given):
-        return withhold(lock, hypothesis, "not_testable", "no_interval", estimates=given)
-    verdict = judge(
-        [(Rule.from_plan(p), e) for p, e in zip(parts, given, strict=True)],
-        alpha,
-        join=claim["join"],
-        by_construction=claim["by_construction"],
-    )
-    resolve = ""
-    if verdict.outcome == "inconclusive":
-        resolve = _resolve(verdict.reason_code, verdict.p_support, verdict.p_reject, alpha, given[0].unit)
-    return Decision(
-        hypothesis,
-        verdict.outcome,
-        verdict.reason_code,
-        verdict.p_support,
-        verdict.p_reject,
-        alpha,
-        m,
-        verdict.criteria,
-        given,
-        resolve,
-        lock.sha256,
-        lock=lock,
-    )
 
 
 def withhold(

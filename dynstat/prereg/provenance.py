@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,8 @@ def event_words(entry: Mapping[str, Any]) -> str:
 
 def reproduction(plan: Mapping[str, Any], lock: Lock | None, data_name: str) -> list[str]:
     """Return the commands that make the results again."""
-    store = "STORE" if data_name in ("", "store") else data_name
+    # A file's name comes from outside, and commands are copied into shells.
+    store = "STORE" if data_name in ("", "store") else shlex.quote(data_name)
     commands = [] if lock is None else [f"dynstat prereg verify {plan['id']}"]
     return [
         *commands,

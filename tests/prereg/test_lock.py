@@ -316,3 +316,24 @@ def test_a_plan_that_was_tried_on_its_own_prompts_cannot_be_locked(study, inputs
     with pytest.raises(DynstatError) as e:
         lock_study(study, "demo", inputs)
     assert e.value.code == "P301" and "overlap" in e.value.what
+
+
+def test_a_decision_cannot_be_made_against_its_rule(path):
+    """Not even with the lock in hand: what does not follow from the estimates is no decision."""
+    from dynstat.inference.estimate import Estimate, TPivot
+
+    lock = load_lock(path)
+    rest = {"method": "drift_test.mean@1", "interval": "t", "unit": "prompt", "n": {}}
+    low = (Estimate.from_pivot("mean", 0.1, TPivot(0.1, 0.1, 5), **rest),)
+    made = decide(lock, "H1", low)
+    assert made.outcome == "rejected"
+    fields = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+    assert Decision(**fields, lock=lock) == made
+    for change in (
+        {"outcome": "supported", "reason_code": "supported_by_rule"},
+        {"reason_code": "too_small"},
+        {"hypothesis": "H3"},
+    ):
+        with pytest.raises(DynstatError) as e:
+            Decision(**(fields | change), lock=lock)
+        assert e.value.code == "P309"
