@@ -9,6 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from dynstat.errors import DynstatError
+
 from .tokenizer import CONTEXT, END_OF_TEXT_ID, VOCABULARY
 
 #: Discounts among which the bigram chooses.
@@ -33,6 +35,11 @@ def model_loss(model: PreTrainedModel, tokens: np.ndarray, context: int = CONTEX
     -------
     float
         Nats a token, not negative; a token at place i of its window is predicted from the i before it.
+
+    Raises
+    ------
+    DynstatError
+        S404 where the text does not fill one window.
     """
     targets = _windows(tokens, context)
     rows = np.concatenate([np.full((len(targets), 1), END_OF_TEXT_ID), targets], axis=1).astype(np.int64)
@@ -49,6 +56,14 @@ def model_loss(model: PreTrainedModel, tokens: np.ndarray, context: int = CONTEX
 
 def _windows(tokens: np.ndarray, context: int) -> np.ndarray:
     count = len(tokens) // context
+    if count == 0:
+        raise DynstatError(
+            "S404",
+            "a text is too short for a loss",
+            found=f"{len(tokens)} tokens",
+            expected=f"at least {context}, one window",
+            mend="give more text or a shorter context",
+        )
     return np.asarray(tokens[: count * context]).reshape(count, context)
 
 

@@ -318,6 +318,11 @@ def test_the_loss_equals_a_slow_sum_over_windows():
     assert evaluate.model_loss(model, ids, context=32, batch=1) == pytest.approx(total / 64, rel=1e-5)
 
 
+def test_a_text_shorter_than_a_window_has_no_loss():
+    with pytest.raises(DynstatError, match="S404"):
+        evaluate.model_loss(build("llama", layers=1), np.arange(1, 20), context=32)
+
+
 def test_baselines_are_distributions_and_know_closed_forms():
     ids = np.random.default_rng(2).choice(5, 400, p=[0.4, 0.3, 0.2, 0.06, 0.04])
     found = evaluate.fit_baselines(ids, 7)
@@ -427,11 +432,11 @@ def test_a_panel_model_beats_the_bigram(stored):
 def test_a_panel_model_predicts_plain_english_far_better_than_chance(stored, loaders):
     _, _, model = stored
     text = (
-        "And he said unto them, I will go with you into the house, for the day is come, and they are there. "
-        * 8
+        "And he said unto them, I will go with you into the house, for the day is come, and the men are there. "
+        "She was very glad to see her sister, and they walked together to the garden before the others came."
     )
     ids = np.array(loaders[0].encode(text).ids)
-    assert evaluate.model_loss(model, ids[:256]) < math.log(1024) - 2
+    assert evaluate.model_loss(model, ids, context=len(ids)) < math.log(1024) - 2
 
 
 def test_models_json_agrees_with_the_cards():
