@@ -432,7 +432,7 @@ def test_a_panel_model_beats_the_bigram(stored):
 def test_a_panel_model_predicts_plain_english_far_better_than_chance(stored, loaders):
     _, _, model = stored
     text = (
-        "And he said unto them, I will go with you into the house, for the day is come, and the men are there. "
+        "And he said unto them, I will go with you into the house, for the day is come, and they are there. "
         "She was very glad to see her sister, and they walked together to the garden before the others came."
     )
     ids = np.array(loaders[0].encode(text).ids)
