@@ -13,11 +13,10 @@ from typing import Any
 
 from dynstat.errors import DynstatError
 from dynstat.files import read_text
+from dynstat.inference.decision import DECISIONS, STATES
 
 FIELDS = ("key", "raw", "formatted", "analysis", "reason", "purpose", "method", "groups")
 STAMPS = ("registered", "registered_after_access", "exploratory")
-DECISIONS = ("supported", "rejected", "inconclusive")
-STATES = ("not_testable", "inadmissible", "not_run")
 REQUIRED = ("study.id", "study.title", "study.stamp", "study.date", "deviation.n")
 
 

@@ -83,44 +83,53 @@ def decisions(results: Results, cards: Mapping[str, str]) -> str:
 
 def rejected(results: Results, cards: Mapping[str, str]) -> str:
     """Return the table of rejected claims; a sentence where there is none."""
-    rows = [
-        [
-            link(results, h, cards),
-            ds(results, f"{h}.claim"),
-            ds(results, f"{h}.reason_code"),
-            _evidence(results, h),
-            ds(results, f"{h}.if_rejected"),
-            flags(results, h),
-        ]
-        for h in _with(results, "rejected")
-    ]
-    return table(
-        "tbl-rejected",
+    return _with_evidence(
+        results,
+        cards,
+        "rejected",
         "Rejected claims. p is that of the test of rejection, compared with the level of each test.",
-        ["ID", "Claim as registered", "Reason", "Evidence", "What may still be said", "Flags"],
-        rows or [_empty(6, _none(results, "No registered claim was rejected."))],
-        [5, 22, 17, 26, 23, 7],
+        ("What may still be said", "if_rejected"),
+        "No registered claim was rejected.",
     )
 
 
 def inconclusive(results: Results, cards: Mapping[str, str]) -> str:
     """Return the table of inconclusive claims, with what would resolve them."""
+    return _with_evidence(
+        results,
+        cards,
+        "inconclusive",
+        "Inconclusive claims, and what would resolve them.",
+        ("What would resolve it", "resolve"),
+        "No registered claim is inconclusive.",
+    )
+
+
+def _with_evidence(
+    results: Results,
+    cards: Mapping[str, str],
+    outcome: str,
+    caption: str,
+    last: tuple[str, str],
+    none: str,
+) -> str:
+    """Return ``tbl-OUTCOME``; `last` is the header and the key of what follows the evidence."""
     rows = [
         [
             link(results, h, cards),
             ds(results, f"{h}.claim"),
             ds(results, f"{h}.reason_code"),
-            _evidence(results, h, both=True),
-            ds(results, f"{h}.resolve"),
+            _evidence(results, h, both=outcome == "inconclusive"),
+            ds(results, f"{h}.{last[1]}"),
             flags(results, h),
         ]
-        for h in _with(results, "inconclusive")
+        for h in _with(results, outcome)
     ]
     return table(
-        "tbl-inconclusive",
-        "Inconclusive claims, and what would resolve them.",
-        ["ID", "Claim as registered", "Reason", "Evidence", "What would resolve it", "Flags"],
-        rows or [_empty(6, _none(results, "No registered claim is inconclusive."))],
+        f"tbl-{outcome}",
+        caption,
+        ["ID", "Claim as registered", "Reason", "Evidence", last[0], "Flags"],
+        rows or [_empty(6, _none(results, none))],
         [5, 22, 17, 26, 23, 7],
     )
 
