@@ -42,6 +42,7 @@ def compose(results: Results, out: Path) -> str:
         _section(
             "Estimates",
             "estimates",
+            identity.caution(results),
             figures.shares(results, out),
             _wide(identity.shares(results)),
             _wide(identity.others(results)),

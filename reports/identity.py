@@ -12,6 +12,17 @@ _HASHES = ("weights_sha256", "tokenizer_sha256")
 _NOT_LISTED = ("value", "low", "high", "level", "interval", "unit", "target", "seed")
 
 
+def caution(results: Results) -> str:
+    """Return a sentence where the estimates below belong to claims that a gate has stopped, or nothing."""
+    stopped = [text(h) for h in results.hypotheses if results.decision(h) == "inadmissible"]
+    if not stopped:
+        return ""
+    return (
+        f"A registered gate was not passed for {', '.join(stopped)}. What is shown here describes "
+        "the data; it is no evidence for or against these claims."
+    )
+
+
 def shares(results: Results) -> str:
     """Return a table of all shares: panel, population, eta², omega², chance level; one an analysis."""
     blocks = []

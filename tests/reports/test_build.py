@@ -128,6 +128,8 @@ def test_no_inadmissible_claim_shows_statistics(out: Path) -> None:
     tables = _tables(ast(dynstat.reports.build(folder).read_text(encoding="utf-8")))
     assert tables["tbl-decisions"][1][3] == "—"
     assert "A1" in [r[0] for r in tables["tbl-not-run"]]
+    report = (folder / "report.qmd").read_text(encoding="utf-8")
+    assert "not passed for A1, A5. What is shown here describes the data" in report
 
 
 def test_every_value_in_the_report_carries_its_key(tree: dict[str, Any], out: Path) -> None:
