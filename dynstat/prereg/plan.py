@@ -21,6 +21,11 @@ SCHEMA = "prereg/1"
 ACCESS_LEVELS = ("none", "metadata", "structure", "outcomes")
 UNITS = ("prompt", "template", "model")
 EXCLUSION = re.compile(r"(\w+) (<|<=|>|>=|==) (-?\d+(?:\.\d+)?)")
+# First words of the keys of results.json, beside which the keys of a hypothesis stand.
+RESERVED = frozenset(
+    "study plan lock data panel model estimate flow deviation notrun warning definition timeline reproduce "
+    "environment overview derived".split()
+)
 RUN_VARIABLES = ("n_prompt", "n_generated", "first_end_of_text")
 
 
@@ -117,6 +122,8 @@ def _expand(c: Checker, value: Any) -> dict[str, Any]:
     for order, (key, spec) in enumerate(given.items(), start=1):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", key):
             c.problem(("hypotheses", key), "an id is letters and digits, a letter first")
+        if key in RESERVED:
+            c.problem(("hypotheses", key), "results.json uses this word for other keys; choose another id")
         hypotheses[key] = expand_hypothesis(c, spec, ("hypotheses", key), families, analyses) | {
             "order": order
         }

@@ -109,6 +109,7 @@ def test_json_spelling_has_the_same_hash(study):
         ("seed: 7", "seed: -1", r"a whole number from 0"),
         ("resampling: prompt", "resampling: token", r"is not one of prompt, template, model"),
         ("id: drift", "id: Drift!", r"small letters"),
+        ("  H1:\n", "  lock:\n", r"hypotheses\.lock: results\.json uses this word"),
     ],
 )
 def test_each_fault_is_named_with_its_place(study, old, new, expected):

@@ -362,3 +362,11 @@ def test_data_that_lack_samples_of_the_panel_are_refused(study, inputs, saved, t
     error = refused("P303", study, saved(2.0, "less.nc", samples=1), tmp_path / "out")
     assert error.problems == ("1 samples, expected s0, s1",)
     assert run_study(study, saved(2.0), tmp_path / "out").stamp == "registered"
+
+
+def test_every_key_of_the_results_begins_with_a_reserved_word_or_a_hypothesis(study, locked, saved, tmp_path):
+    from dynstat.prereg.plan import RESERVED
+
+    run_study(study, saved(2.0), tmp_path / "out")
+    first = {k.split(".")[0] for k in values(tmp_path / "out")}
+    assert {"study", "estimate", "flow", "timeline"} <= first <= RESERVED | {"H1", "H2", "H3"}
