@@ -47,7 +47,7 @@ def ratio_norm_by_model(values: Mapping[str, Sequence[float] | NDArray[Any]]) ->
                     [middle, middle], [-index - 0.36, -index + 0.36], color=OKABE_ITO["black"], linewidth=2
                 )
                 ax.annotate(
-                    f"{middle:.3g}",
+                    f"{middle:#.3g}".rstrip("."),
                     (1.02, -index),
                     xycoords=("axes fraction", "data"),
                     va="center",
