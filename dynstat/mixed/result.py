@@ -51,6 +51,8 @@ class LmerResult:
         The terms where that is so.
     record : FitRecord
         How the optimum was found.
+    pls : PenalisedLeastSquares
+        The criterion on the fit's cross-products, from which tests and intervals are computed.
     """
 
     formula: str
@@ -69,6 +71,7 @@ class LmerResult:
     record: FitRecord
     design: Design
     solution: Solution
+    pls: PenalisedLeastSquares
 
     @classmethod
     def build(
@@ -111,6 +114,7 @@ class LmerResult:
             record=record,
             design=design,
             solution=solution,
+            pls=pls,
         )
 
     @property
