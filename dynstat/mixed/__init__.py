@@ -10,8 +10,11 @@ _PUBLIC = {
     "decompose": "decomposition",
     "Decomposition": "decomposition",
     "LmerResult": "result",
+    "icc": "explained",
+    "part_r2": "explained",
+    "r2": "explained",
 }
-__all__ = ["Decomposition", "LmerResult", "decompose", "lmer"]
+__all__ = ["Decomposition", "LmerResult", "decompose", "icc", "lmer", "part_r2", "r2"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,5 +25,6 @@ def __getattr__(name: str) -> Any:
 
 if TYPE_CHECKING:
     from .decomposition import Decomposition, decompose
+    from .explained import icc, part_r2, r2
     from .fit import lmer
     from .result import LmerResult

@@ -22,6 +22,7 @@ from .groups import groups_of, left_out, resampler_of, shared_names
 from .jackknife import jackknife_plain, jackknife_share
 from .population import Kind, chance_draws, population_draws
 from .result import LmerResult
+from .share_summaries import summary_estimates
 from .shares import Shares, variance_components
 
 if TYPE_CHECKING:
@@ -67,7 +68,12 @@ class Decomposition:
     _estimates: Mapping[str, Estimate]
 
     def estimates(self) -> dict[str, Estimate]:
-        """Return ``share.``, ``population.share.``, ``eta2.`` and ``omega2.<term>`` by key."""
+        """Return all estimates by key.
+
+        ``share.<term>``, ``eta2.<term>``, ``omega2.<term>``; ``icc.adjusted``, ``icc.unadjusted``,
+        ``r2.marginal``, ``r2.conditional`` (what :func:`dynstat.mixed.icc` and :func:`dynstat.mixed.r2`
+        define; the ICC of one factor is its share); with ``population.`` before them all but eta2 and omega2.
+        """
         return dict(self._estimates)
 
     def tidy(self) -> pd.DataFrame:
@@ -303,6 +309,7 @@ def decompose(
                 **common,
             )
     out |= _anova_estimates(full, left, names, order, unit, seed, common)
+    out |= summary_estimates(full, left, wide, {"unit": unit, "seed": seed, **common})
     series = {
         k: pd.Series(v[order], names, name=k)
         for k, v in {"share": full.share, "component": full.reml, "unbounded": full.free}.items()

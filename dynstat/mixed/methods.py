@@ -16,6 +16,7 @@ from .decomposition import decompose
 
 _PROMPT = ("category", "template")
 _SAMPLE = ("temperature", "seed")
+_LATER = ("icc", "r2")
 
 
 def variance_shares(
@@ -116,4 +117,6 @@ def _decompose(
         )
     names = {"population_replicates": "replicates", "population_refits": "refits"}
     given = {names.get(k, k): v for k, v in options.items()}
-    return decompose(formula, frame, rng=seed, method=method, **given).estimates()
+    made = decompose(formula, frame, rng=seed, method=method, **given).estimates()
+    # What a version returns is fixed: later summaries of the decomposition are not among it.
+    return {k: v for k, v in made.items() if k.removeprefix("population.").split(".")[0] not in _LATER}

@@ -14,17 +14,24 @@ from .crossproducts import cross_products, with_response
 from .design import Design
 from .fit import optimise
 from .pls import PenalisedLeastSquares
-from .shares import Shares, reml_from_theta
+from .shares import Shares
+from .variance_parts import fixed_variance
 
 Array = NDArray[np.float64]
 Kind = Literal["auto", "generalised", "bootstrap", "none"]
 
 
 class PopulationDraws(NamedTuple):
-    """Draws whose quantiles are the limits, shape (B, k + 1), and how they were made, in words."""
+    """Draws whose quantiles are the limits, shape (B, k + 1), and how they were made, in words.
+
+    `raw` holds the shares before any bias correction, row by row of one draw, and `fixed` the variance of the
+    fixed part over the sum of the components there.
+    """
 
     draws: Array
     interval: str
+    raw: Array
+    fixed: Array
 
 
 def population_draws(
@@ -51,12 +58,13 @@ def population_draws(
     if strata is not None and ss is not None and kind in ("auto", "generalised"):
         chi2 = rng.chisquare(strata.df, (replicates, strata.df.size))
         v = reml_components(ss * strata.df / chi2, strata.df, strata.design)
-        return PopulationDraws(_shares(v), "generalised interval, redrawn mean squares")
+        drawn = _shares(v)
+        words = "generalised interval, redrawn mean squares"
+        return PopulationDraws(drawn, words, drawn, np.zeros(replicates))
     count = replicates if strata is not None else refits
-    simulated = simulate_shares(design, fitted, fitted.reml, count, rng)
-    return PopulationDraws(
-        bias_corrected(simulated, fitted.share), "parametric bootstrap, bias-corrected percentile"
-    )
+    raw, fixed = _simulate(design, fitted, fitted.reml, count, rng)
+    words = "parametric bootstrap, bias-corrected percentile"
+    return PopulationDraws(bias_corrected(raw, fitted.share), words, raw, fixed)
 
 
 def chance_draws(
@@ -72,13 +80,20 @@ def simulate_shares(
     design: Design, fitted: Shares, components: Array, replicates: int, rng: np.random.Generator
 ) -> Array:
     """Draw outcomes from the model with given components and return their REML shares, shape (B, k + 1)."""
+    return _simulate(design, fitted, components, replicates, rng)[0]
+
+
+def _simulate(
+    design: Design, fitted: Shares, components: Array, replicates: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Return shares, and the fixed part's variance over the sum of the components, of redrawn outcomes."""
     if fitted.strata is not None:
         strata = fitted.strata
         ss = (strata.design @ components) * rng.chisquare(strata.df, (replicates, strata.df.size))
-        return _shares(reml_components(ss, strata.df, strata.design))
+        return _shares(reml_components(ss, strata.df, strata.design)), np.zeros(replicates)
     cross = cross_products(design)
     sd = np.sqrt(components)
-    out = np.empty((replicates, components.size))
+    out, fixed = np.empty((replicates, components.size)), np.empty(replicates)
     # A start away from zero: there the criterion is flat in every standard deviation.
     start = np.maximum(sd[:-1] / sd[-1], 0.05)
     for b in range(replicates):
@@ -86,8 +101,12 @@ def simulate_shares(
         for term, s in zip(design.terms, sd[:-1], strict=True):
             y += rng.normal(0.0, s, len(term.levels))[term.codes]
         pls = PenalisedLeastSquares(with_response(cross, design, y), design.terms)
-        out[b] = reml_from_theta(pls, optimise(pls, start, polish=False)[0])
-    return _shares(out)
+        theta = optimise(pls, start, polish=False)[0]
+        solution = pls.solve(theta)
+        out[b] = solution.sigma2 * np.append(theta**2, 1.0)
+        # The outcome was drawn about zero; adding Xβ to it adds β to its estimate and changes nothing else.
+        fixed[b] = fixed_variance(design, solution.beta + fitted.beta) / out[b].sum()
+    return _shares(out), fixed
 
 
 def bias_corrected(draws: Array, observed: Array) -> Array:

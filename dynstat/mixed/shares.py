@@ -14,6 +14,7 @@ from .crossproducts import cross_products
 from .design import Design
 from .fit import optimise
 from .pls import PenalisedLeastSquares
+from .variance_parts import fixed_variance
 
 Array = NDArray[np.float64]
 
@@ -34,6 +35,10 @@ class Shares:
         Of a balanced design.
     ss : ndarray or None
         Sums of squares of the strata.
+    fixed : float
+        Variance of the fixed part over the rows, outside the shares; 0 for a general mean alone.
+    beta : ndarray or 0
+        Fixed effects behind it; 0 where `fixed` is.
     """
 
     reml: Array
@@ -41,6 +46,8 @@ class Shares:
     anova: Anova | None
     strata: Strata | None = None
     ss: Array | None = None
+    fixed: float = 0.0
+    beta: Array | float = 0.0
 
     @property
     def share(self) -> Array:
@@ -69,11 +76,8 @@ def variance_components(design: Design, *, start: Array | None = None, with_anov
     cross = cross_products(design)
     pls = PenalisedLeastSquares(cross, design.terms)
     theta, _ = optimise(pls, start)
-    reml = reml_from_theta(pls, theta)
-    return Shares(reml, minque(design, reml, cross), type_two(design) if with_anova else None)
-
-
-def reml_from_theta(pls: PenalisedLeastSquares, theta: Array) -> Array:
-    """Return the components of a fit with intercept terms, the residual last."""
-    sigma2 = pls.solve(theta).sigma2
-    return sigma2 * np.append(theta**2, 1.0)
+    solution = pls.solve(theta)
+    reml = solution.sigma2 * np.append(theta**2, 1.0)
+    anova = type_two(design) if with_anova else None
+    fixed = fixed_variance(design, solution.beta)
+    return Shares(reml, minque(design, reml, cross), anova, fixed=fixed, beta=solution.beta)
