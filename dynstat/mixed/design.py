@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DynstatError, DynstatWarning
-from .formula import MixedFormula, RandomTerm, marked
+from .columns import Coding, check_levels, is_one_number, make_columns, mark, variables
+from .formula import MixedFormula, RandomTerm
+
+if TYPE_CHECKING:
+    from .cells import Cells
+    from .crossproducts import CrossProducts
 
 Array = NDArray[np.float64]
 
@@ -33,6 +37,10 @@ class Term:
         Labels of the levels that occur.
     values : ndarray, shape (n, k), or None
         The random columns; None stands for an intercept alone.
+    variables : tuple of str
+        The columns of the frame whose combination is the factor.
+    coding : Coding or None
+        How `values` are made from rows.
     """
 
     name: str
@@ -41,6 +49,8 @@ class Term:
     codes: NDArray[np.intp]
     levels: tuple[str, ...]
     values: Array | None
+    variables: tuple[str, ...] = ()
+    coding: Coding | None = None
 
     @property
     def width(self) -> int:
@@ -75,6 +85,16 @@ class Design:
         Fixed columns left out because others determine them.
     dropped_rows : int
         Rows left out because a value is missing.
+    coding : Coding or None
+        How the fixed columns are made from rows.
+    notes : tuple of str
+        What was warned of while reading the data.
+    data : DataFrame or None
+        The frame given, for :meth:`LmerResult.update`; shares its memory.
+    cells : Cells or None
+        What every row stands for where rows are weighted or stand for several observations.
+    cross : CrossProducts or None
+        Sums over chunks of rows that are not held: y, x and codes are then empty.
     """
 
     formula: MixedFormula
@@ -86,11 +106,23 @@ class Design:
     positions: NDArray[np.intp]
     dropped_columns: tuple[str, ...] = ()
     dropped_rows: int = 0
+    coding: Coding | None = None
+    notes: tuple[str, ...] = ()
+    data: pd.DataFrame | None = None
+    cells: Cells | None = None
+    cross: CrossProducts | None = None
 
     @property
     def n(self) -> int:
-        """Number of rows."""
+        """Number of rows held: the length of `y`."""
         return int(self.y.size)
+
+    @property
+    def nobs(self) -> int:
+        """Number of observations: a row of `cells` can stand for many."""
+        if self.cross is not None:
+            return self.cross.n
+        return self.n if self.cells is None else self.cells.nobs
 
     def subset(self, rows: NDArray[np.intp]) -> Design:
         """Return the design of some rows, empty levels dropped.
@@ -104,36 +136,36 @@ class Design:
         for term in self.terms:
             present, codes = np.unique(term.codes[rows], return_inverse=True)
             terms.append(
-                Term(
-                    term.name,
-                    term.label,
-                    term.columns,
-                    codes.astype(np.intp),
-                    tuple(term.levels[i] for i in present),
-                    None if term.values is None else term.values[rows],
+                replace(
+                    term,
+                    codes=codes.astype(np.intp),
+                    levels=tuple(term.levels[i] for i in present),
+                    values=None if term.values is None else term.values[rows],
                 )
             )
-        _check_terms(terms, rows.size, self.formula.text)
-        x, names, gone = _full_rank(self.x[rows], self.x_names)
-        return Design(
-            self.formula,
-            self.y[rows],
-            x,
-            names,
-            tuple(terms),
-            self.index[rows],
-            self.positions[rows],
-            (*self.dropped_columns, *gone),
-            self.dropped_rows,
+        cells = None if self.cells is None else self.cells.subset(rows)
+        _check_terms(terms, rows.size if cells is None else cells.nobs, self.formula.text)
+        kept, gone = _full_rank(self.x[rows], self.x_names)
+        return replace(
+            self,
+            y=self.y[rows],
+            x=self.x[rows][:, kept],
+            x_names=tuple(self.x_names[i] for i in kept),
+            terms=tuple(terms),
+            index=self.index[rows],
+            positions=self.positions[rows],
+            dropped_columns=(*self.dropped_columns, *gone),
+            coding=None if self.coding is None else replace(self.coding, kept=self.coding.kept[kept]),
+            cells=cells,
         )
 
 
-def build_design(formula: MixedFormula, data: pd.DataFrame) -> Design:
+def build_design(formula: MixedFormula, data: pd.DataFrame, cells: Cells | None = None) -> Design:
     """Read the columns that `formula` names from `data`.
 
     Rows with a missing value in any of them are left out, as R does. Categories are coded by treatment
     contrasts, ordered categoricals by orthogonal polynomials, as R does. Linearly dependent fixed columns
-    are dropped and told.
+    are dropped and told. `cells` says what every row of the frame stands for.
 
     Raises
     ------
@@ -144,133 +176,136 @@ def build_design(formula: MixedFormula, data: pd.DataFrame) -> Design:
     rows = data.loc[:, used]
     keep = ~rows.isna().any(axis=1).to_numpy()
     dropped = int((~keep).sum())
+    notes: list[str] = []
     if not keep.any():
-        raise DynstatError(
-            "S402",
-            "no row is complete",
-            where=formula.text,
-            found=f"{dropped} rows with missing values",
-            expected="rows with a value in every column used",
-            mend="check " + ", ".join(used),
-        )
-    rows = rows.loc[keep]
+        raise _nothing_complete(formula, rows)
+    if dropped:
+        notes.append(f"{dropped} of {len(rows)} rows have missing values and were left out")
+        rows = rows.loc[keep]
+    if cells is not None:
+        cells = cells.subset(np.flatnonzero(keep))
+    nobs = int(keep.sum()) if cells is None else cells.nobs
     y = _response(formula, rows)
-    x, names = _columns(formula.fixed, rows, formula.text)
-    if not x.shape[1]:
-        x, names = np.zeros((y.size, 0)), ()
-    for what, values in (("the outcome", y), ("a fixed column", x)):
-        if not np.isfinite(values).all():
-            raise DynstatError(
-                "S402",
-                f"{what} holds infinite or undefined values",
-                where=formula.text,
-                found=f"{int((~np.isfinite(values)).sum())} values",
-                expected="finite numbers",
-                mend="drop these rows, or change the transformation",
-            )
-    x, names, gone = _full_rank(x, names)
+    x, coding = make_columns(formula.fixed, rows, formula.text)
+    check_levels(coding)
+    _check_finite(y[:, None], (formula.response,), "the outcome", formula.text)
+    _check_finite(x, coding.names, "a fixed column", formula.text)
+    kept, gone = _full_rank(x, coding.names)
     if gone:
-        warnings.warn(
-            f"fixed columns determined by others were dropped: {', '.join(gone)}",
-            DynstatWarning,
-            stacklevel=3,
+        notes.append(
+            f"the fixed-effect model matrix is rank deficient: {len(gone)} column"
+            f"{'s' if len(gone) > 1 else ''} determined by others dropped ({', '.join(gone)})"
         )
-    if y.size <= x.shape[1] + 1:
+        x = x[:, kept]
+        coding = replace(coding, kept=coding.kept[kept])
+    if nobs <= x.shape[1] + 1:
         raise DynstatError(
             "S402",
             "fewer rows than parameters",
             where=formula.text,
-            found=f"{y.size} rows",
+            found=f"{nobs} rows",
             expected=f"more than {x.shape[1] + 1}",
             mend="simplify the fixed part, or add rows",
         )
-    terms = [_term(t, rows, formula.text) for t in formula.random]
-    _check_terms(terms, y.size, formula.text)
-    return Design(formula, y, x, names, _lme4_order(terms), rows.index, np.flatnonzero(keep), gone, dropped)
+    terms = [_term(t, rows, formula.text, notes) for t in formula.random]
+    _check_terms(terms, nobs, formula.text)
+    for note in notes:
+        warnings.warn(note, DynstatWarning, stacklevel=3)
+    return Design(
+        formula,
+        y,
+        x,
+        tuple(coding.names[i] for i in coding.kept),
+        _lme4_order(terms),
+        rows.index,
+        np.flatnonzero(keep),
+        gone,
+        dropped,
+        coding,
+        tuple(notes),
+        data.copy(deep=False),
+        cells,
+    )
 
 
 def _used_columns(formula: MixedFormula, data: pd.DataFrame) -> list[str]:
-    from formulaic import Formula
-
-    parts = [formula.response + " - 1", formula.fixed, *(t.columns for t in formula.random)]
-    wanted: list[str] = []
-    for part in parts:
-        try:
-            wanted += sorted(str(v) for v in Formula(part).required_variables)
-        except Exception as error:
-            raise DynstatError(
-                "S401",
-                "a part of the formula cannot be read",
-                where=formula.text,
-                found=part,
-                expected="terms as R writes them",
-                mend=str(error).splitlines()[0],
-            ) from error
-    wanted += [v for t in formula.random for v in t.variables]
+    if not isinstance(data, pd.DataFrame):
+        raise DynstatError(
+            "S404",
+            "the data are not a frame",
+            found=type(data).__name__,
+            expected="a pandas DataFrame with a row an observation",
+            mend="dynstat.to_frame(ds, level=...) makes one from a Dataset",
+        )
+    parts = [formula.response, formula.fixed, *(t.columns for t in formula.random)]
+    wanted = [v for part in parts for v in variables(part)] + [v for t in formula.random for v in t.variables]
     wanted = list(dict.fromkeys(wanted))
     if missing := [v for v in wanted if v not in data.columns]:
-        at = re.search(rf"(?<!\w){re.escape(missing[0])}(?!\w)", formula.text)
         raise DynstatError(
             "S401",
             f"the data hold no column {missing[0]!r}",
-            where=marked(formula.text, at.start(), len(missing[0])) if at else formula.text,
+            where=mark(formula.text, missing[0]),
             found=", ".join(missing),
             expected="one of " + ", ".join(map(str, data.columns)),
             mend="correct the name, or add the column",
         )
+    if twice := [v for v in wanted if isinstance(data[v], pd.DataFrame)]:
+        raise DynstatError(
+            "S401",
+            f"the data hold several columns {twice[0]!r}",
+            where=mark(formula.text, twice[0]),
+            found=", ".join(twice),
+            expected="one column a name",
+            mend="rename or drop the others",
+        )
     return wanted
 
 
+def _nothing_complete(formula: MixedFormula, rows: pd.DataFrame) -> DynstatError:
+    empty = [str(c) for c in rows.columns if rows[c].isna().all()]
+    outcome = set(empty) & set(variables(formula.response))
+    what = "the outcome is missing in every row" if outcome and len(rows) else "no row is complete"
+    return DynstatError(
+        "S402",
+        what,
+        where=mark(formula.text, empty[0]) if empty and len(rows) else formula.text,
+        found=f"{len(rows)} rows, none complete"
+        + (f"; nothing but missing values in {', '.join(empty)}" if empty and len(rows) else ""),
+        expected="rows with a value in every column used",
+        mend="check " + ", ".join(empty or map(str, rows.columns)),
+    )
+
+
 def _response(formula: MixedFormula, rows: pd.DataFrame) -> Array:
-    y, names = _columns(formula.response + " - 1", rows, formula.text)
-    # Words would be coded as a column a word; its name tells.
-    if y.shape[1] != 1 or names[0].replace(" ", "") != formula.response.strip("`").replace(" ", ""):
+    y, coding = make_columns(formula.response + " - 1", rows, formula.text)
+    if not is_one_number(coding):
         raise DynstatError(
             "S401",
             "the left side is not one number a row",
-            where=formula.text,
-            found=", ".join(names) or "no column",
+            where=mark(formula.text, formula.response),
+            found=", ".join(coding.names[:6]) or "no column",
             expected="one numeric outcome",
             mend="name one numeric column; write arithmetic as I(y + 1)",
         )
     return np.ascontiguousarray(y[:, 0])
 
 
-def _columns(source: str, rows: pd.DataFrame, text: str) -> tuple[Array, tuple[str, ...]]:
-    from formulaic import model_matrix
-
-    for column in rows.columns:
-        dtype = rows[column].dtype
-        if isinstance(dtype, pd.CategoricalDtype) and dtype.ordered:
-            # R codes ordered factors by polynomials; a name inside a function keeps what the user wrote.
-            source = re.sub(
-                rf"(?<![\w.(`]){re.escape(str(column))}(?![\w.(`])", f"C({column}, contr.poly)", source
-            )
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            matrix = model_matrix(source, rows, na_action="ignore")
-    except Exception as error:
+def _check_finite(values: Array, names: tuple[str, ...], what: str, text: str) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        columns = [names[i] for i in np.flatnonzero(bad.any(axis=0))]
         raise DynstatError(
-            "S401",
-            "a part of the formula cannot be computed",
+            "S402",
+            f"{what} holds infinite or undefined values",
             where=text,
-            found=source,
-            mend=str(error).splitlines()[0],
-        ) from error
-    names = tuple(_r_name(str(c)) for c in matrix.columns)
-    return np.asarray(matrix, dtype=np.float64).reshape(len(rows), -1), names
+            found=f"{int(bad.any(axis=1).sum())} rows in {', '.join(columns)}",
+            expected="finite numbers",
+            mend="drop these rows, or change the transformation",
+        )
 
 
-def _r_name(name: str) -> str:
-    if name == "Intercept":
-        return "(Intercept)"
-    name = re.sub(r"C\(([^(),]+), contr\.poly\)\[(?:T\.)?([^\]]*)\]", r"\1\2", name)
-    return re.sub(r"\[(?:T\.)?([^\]]*)\]", r"\1", name)
-
-
-def _full_rank(x: Array, names: tuple[str, ...]) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
-    """Keep every column that the columns before it do not determine."""
+def _full_rank(x: Array, names: tuple[str, ...]) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+    """Return the places of the columns that those before them do not determine, and the names of the rest."""
     kept: list[int] = []
     basis = np.zeros((x.shape[0], 0))
     for j in range(x.shape[1]):
@@ -282,46 +317,47 @@ def _full_rank(x: Array, names: tuple[str, ...]) -> tuple[Array, tuple[str, ...]
         if norm > 1e-7 * max(float(np.linalg.norm(column)), np.finfo(float).tiny):
             kept.append(j)
             basis = np.column_stack([basis, rest / norm])
-    gone = tuple(names[j] for j in range(x.shape[1]) if j not in kept)
-    return x[:, kept], tuple(names[j] for j in kept), gone
+    return np.array(kept, dtype=np.intp), tuple(names[j] for j in range(x.shape[1]) if j not in kept)
 
 
-def _term(term: RandomTerm, rows: pd.DataFrame, text: str) -> Term:
-    codes, levels = _interaction(rows, term.variables)
+def _term(term: RandomTerm, rows: pd.DataFrame, text: str, notes: list[str]) -> Term:
+    codes, levels = _interaction(rows, term.variables, text)
     if term.columns == "1":
-        return Term(term.name, term.label, ("(Intercept)",), codes, levels, None)
-    values, names = _columns(term.columns, rows, text)
-    if not np.isfinite(values).all():
-        raise DynstatError(
-            "S402",
-            "a random column holds infinite or undefined values",
-            where=text,
-            found=term.columns,
-            expected="finite numbers",
-            mend="drop these rows",
+        return Term(term.name, term.label, ("(Intercept)",), codes, levels, None, term.variables)
+    values, coding = make_columns(term.columns, rows, text)
+    check_levels(coding)
+    _check_finite(values, coding.names, "a random column", text)
+    if term.split and len(coding.names) > 1:
+        notes.append(
+            f"({term.columns} | {term.name}) of a double bar has {len(coding.names)} columns; as in lme4 "
+            "they stay correlated, a double bar separates numeric columns only"
         )
-    if term.split and len(names) > 1:
-        warnings.warn(
-            f"({term.columns} | {term.name}) of a double bar has {len(names)} columns; as in lme4 they stay "
-            "correlated, a double bar separates numeric columns only",
-            DynstatWarning,
-            stacklevel=4,
-        )
-    return Term(term.name, term.label, names, codes, levels, values)
+    return Term(term.name, term.label, coding.names, codes, levels, values, term.variables, coding)
 
 
-def _interaction(rows: pd.DataFrame, variables: tuple[str, ...]) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+def level_words(column: pd.Series) -> list[str]:
+    """Return the values of a column as labels of levels: whole numbers without a decimal point, as in R."""
+    if not pd.api.types.is_float_dtype(column.dtype):
+        return [str(v) for v in column]
+    return [str(int(v)) if np.isfinite(v) and v == int(v) else str(v) for v in column]
+
+
+def _interaction(
+    rows: pd.DataFrame, names: tuple[str, ...], text: str
+) -> tuple[NDArray[np.intp], tuple[str, ...]]:
     """Return codes and labels of the combinations that occur, the last variable running fastest."""
     codes = np.zeros(len(rows), dtype=np.int64)
     labels: NDArray[Any] = np.array([""], dtype=object)
-    for i, variable in enumerate(variables):
-        column = rows[variable]
+    for i, name in enumerate(names):
+        column = rows[name]
+        if pd.api.types.is_float_dtype(column.dtype):
+            _check_finite(column.to_numpy(float)[:, None], (name,), "a grouping factor", text)
         if isinstance(column.dtype, pd.CategoricalDtype):
             column = column.cat.remove_unused_categories()
             new, cats = column.cat.codes.to_numpy().astype(np.int64), column.cat.categories
         else:
             new, cats = pd.factorize(column, sort=True)
-        words = np.array([str(c) for c in cats], dtype=object)
+        words = np.array(level_words(pd.Series(cats)), dtype=object)
         joint, codes = np.unique(codes * len(words) + new, return_inverse=True)
         left, right = labels[joint // len(words)], words[joint % len(words)]
         labels = (

@@ -88,10 +88,42 @@ def parse_formula(text: str) -> MixedFormula:
     return _Parser(text).parse()
 
 
+def tokenise(text: str) -> list[Token]:
+    """Return the tokens of a formula or a part of one.
+
+    Raises
+    ------
+    DynstatError
+        S401 for a character that no formula holds.
+    """
+    out, at = [], 0
+    end = len(text.rstrip())
+    while at < end:
+        match = _TOKEN.match(text, at)
+        if match is None:
+            start = at + len(text[at:]) - len(text[at:].lstrip())
+            raise DynstatError(
+                "S401",
+                "this cannot stand in a formula",
+                where=marked(text, start, 1),
+                found=text[start],
+                mend="remove it",
+            )
+        kind = str(match.lastgroup)
+        out.append(Token(match.group(kind), match.start(kind), kind))
+        at = match.end()
+    return out
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens = self._tokenise()
+        if not isinstance(text, str):
+            raise DynstatError(
+                "S401", "a formula is text", found=type(text).__name__, mend="write it in quotes: 'y ~ (1|g)'"
+            )
+        # A formula may run over lines; the mark under a token needs one.
+        self.text = re.sub(r"\s", " ", text).rstrip()
+        self.tokens = tokenise(self.text)
 
     def parse(self) -> MixedFormula:
         tildes = [t for t in self.tokens if t.text == "~"]
@@ -181,7 +213,20 @@ class _Parser:
             raise self._error("the term has no columns", left[0], "write 1 or a slope before the bar")
         if bar.text == "|":
             return [" + ".join(["1" if intercept else "0", *slopes])]
-        return (["1"] if intercept else []) + [f"0 + {s}" for s in slopes]
+        return (["1"] if intercept else []) + [f"0 + {term}" for s in slopes for term in self._terms(s, left)]
+
+    def _terms(self, source: str, left: Sequence[Token]) -> list[str]:
+        """Return the terms of x*z: a double bar separates them all, as in lme4."""
+        if not any(t.text in ("*", "^", "**", "/", "%in%") for t in tokenise(source)):
+            return [source]
+        from formulaic import Formula
+
+        try:
+            return [str(t) for t in Formula(f"0 + {source}")]
+        except Exception as error:
+            raise self._error(
+                "this cannot stand before a bar", left[0], str(error).splitlines()[0]
+            ) from error
 
     # -- grouping factors -------------------------------------------------------------------------------
 
@@ -194,6 +239,8 @@ class _Parser:
             if not piece:
                 raise self._error("a factor is missing beside the slash", tokens[0], "write a/b")
             names = self._interaction(piece)
+            # lme4 keeps the parentheses of a/(b:g): (b:g):a, while a/b:g is b:g:a.
+            own = f"({':'.join(names)})" if len(names) > 1 and _strip(piece) is not piece else ":".join(names)
             if not out:
                 joined = ":".join(names)
                 out.insert(0, (names, joined, joined))
@@ -204,7 +251,7 @@ class _Parser:
                 0,
                 (
                     names + tuple(v for v in outer if v not in names),
-                    ":".join(names) + ":" + shown,
+                    own + ":" + shown,
                     ":".join([outer_label, *names]),
                 ),
             )
@@ -230,21 +277,6 @@ class _Parser:
         return tuple(names)
 
     # -- tokens -----------------------------------------------------------------------------------------
-
-    def _tokenise(self) -> list[Token]:
-        out, at, text = [], 0, self.text
-        end = len(text.rstrip())
-        while at < end:
-            match = _TOKEN.match(text, at)
-            if match is None:
-                start = at + len(text[at:]) - len(text[at:].lstrip())
-                raise self._error(
-                    "this cannot stand in a formula", Token(text[start], start, "op"), "remove it"
-                )
-            kind = str(match.lastgroup)
-            out.append(Token(match.group(kind), match.start(kind), kind))
-            at = match.end()
-        return out
 
     def _check_parentheses(self) -> None:
         opened: list[Token] = []

@@ -100,11 +100,11 @@ class LmerResult:
         return cls(
             formula=design.formula.text,
             reml=pls.reml,
-            nobs=design.n,
+            nobs=design.nobs,
             fixef=pd.Series(solution.beta, names, name="fixef", dtype=float),
             vcov=pd.DataFrame(solution.vcov, names, names),
             sigma=float(np.sqrt(solution.sigma2)),
-            theta=pd.Series(theta, _theta_names(design.terms), name="theta"),
+            theta=pd.Series(theta, theta_names(design.terms), name="theta"),
             criterion=solution.criterion,
             varcorr=_varcorr(design.terms, pls, theta, solution.sigma2),
             fitted=pd.Series(fitted, design.index, name=".fitted"),
@@ -267,7 +267,8 @@ def _shown(term: Term) -> str:
     return f"({' + '.join(c.replace('(Intercept)', '1') for c in term.columns)}|{term.label})"
 
 
-def _theta_names(terms: Sequence[Term]) -> list[str]:
+def theta_names(terms: Sequence[Term]) -> list[str]:
+    """Return the names of theta as lme4 gives them: by term, columns of the factor below its diagonal."""
     out = []
     for term in terms:
         for c, column in enumerate(term.columns):

@@ -131,7 +131,7 @@ def _bad(**columns):
     ("frame", "formula", "code", "word"),
     [
         (_bad(a=1), "y ~ (1|a)", "S402", "one level"),
-        (_bad(y=np.nan), "y ~ (1|a)", "S402", "no row is complete"),
+        (_bad(y=np.nan), "y ~ (1|a)", "S402", "the outcome is missing in every row"),
         (_bad(y=np.inf), "y ~ (1|a)", "S402", "infinite"),
         (_bad(a=np.arange(60)), "y ~ (1|a)", "S402", "confounded with the residual"),
         (_bad(c=_frame(3)["a"] * 10), "y ~ (1|a) + (1|c)", "S402", "same way"),
