@@ -1,5 +1,6 @@
 """The wheel holds code and data, and works with no checkout in reach."""
 
+import configparser
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,3 +77,23 @@ def test_the_installed_wheel_opens_a_prompt_a_plan_and_a_model(wheel, tmp_path):
     for key in ("home", "data", "extraction"):
         assert Path(found[key]).is_relative_to(target)
     assert found["prompts"] == 72 and found["plan"] == "conditional_signatures" and found["tensors"] > 50
+
+
+def test_the_constraints_pin_every_requirement_without_local_tags():
+    from packaging.requirements import Requirement
+
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    wanted = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+    assert all("==" in line and "+" not in line for line in lines)
+    assert pins["torch"] == "2.13.0"
+    for text in "\n".join(wanted).splitlines():
+        if text and not text.startswith("#"):
+            requirement = Requirement(text)
+            assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
