@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,8 @@ Array = NDArray[np.float64]
 # Below this size dense products cost nothing; above this fill they cost less.
 _SPARSE_FROM = 4000
 _SPARSE_FILL = 0.1
+#: Residual sums of squares below this part of the outcome's own are rounding.
+CONSTANT = 1e-26
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class CrossProducts:
         Column l holds the outer product of row l of `side` (without y) with itself: sums over levels of
         weighted outer products, and quadratic forms of every level, are then one sparse product. None where
         rows are not sparse enough, or wider than one.
+    log_weights : float
+        Sum of the logarithms of the rows' weights: they lower the criterion.
     """
 
     blocks: tuple[Block, ...]
@@ -76,6 +81,7 @@ class CrossProducts:
     x_root: Array
     beta_ols: Array
     pairs: sparse.csr_array | None = None
+    log_weights: float = 0.0
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -90,12 +96,43 @@ class CrossProducts:
 
 
 def cross_products(design: Design) -> CrossProducts:
-    """Sum the cross-products of a design over its rows."""
-    blocks, codes, values = _blocks(design.terms)
-    q, r = np.linalg.qr(design.x)
-    residual, beta = _residual(design.y, q, r)
+    """Sum the cross-products of a design over its rows; return those summed before where it holds no rows."""
+    if design.cross is not None:
+        return design.cross
+    root = _root(design)
+    blocks, codes, values = _blocks(design.terms, root)
+    q, r = np.linalg.qr(design.x if root is None else design.x * root[:, None])
+    residual, beta = _residual(design.y if root is None else design.y * root, q, r)
+    within, log_weights = 0.0, 0.0
+    if design.cells is not None:
+        within, log_weights = float(design.cells.within.sum()), float(design.cells.log_weights.sum())
+    side, rest, own = _sums(blocks, codes, values, np.column_stack([q, residual]))
+    rest[-1, -1] += within
+    return assemble(blocks, own, side, rest, design.nobs, r, beta, log_weights)
+
+
+def assemble(
+    blocks: tuple[Block, ...],
+    own: Array,
+    side: Array,
+    rest: Array,
+    n: int,
+    x_root: Array,
+    beta: Array,
+    log_weights: float = 0.0,
+) -> CrossProducts:
+    """Put summed products together: own (q, k, k), side (q·k, m), rest (m, m)."""
+    pairs = _pairs(side[:, :-1]) if all(b.width == 1 for b in blocks) else None
     first = blocks[0]
-    right = np.column_stack([q, residual])
+    side = side.reshape(first.levels, first.width, -1)
+    return CrossProducts(blocks, own, side, rest, n, x_root.shape[0], x_root, beta, pairs, log_weights)
+
+
+def _sums(
+    blocks: tuple[Block, ...], codes: list[NDArray[np.intp]], values: list[Array | None], right: Array
+) -> tuple[Array, Array, Array]:
+    """Return the products of the first block with all others, of these with each other, and its own."""
+    first = blocks[0]
     sides = [_pair(codes[0], values[0], first, codes[j], values[j], blocks[j]) for j in range(1, len(blocks))]
     side = np.concatenate([*sides, _with_columns(codes[0], values[0], first, right)], axis=1)
     zs = sum(b.size for b in blocks[1:])
@@ -111,35 +148,63 @@ def cross_products(design: Design) -> CrossProducts:
         rest[rows, zs:] = _with_columns(codes[i], values[i], blocks[i], right)
     rest[zs:, zs:] = right.T @ right
     rest = np.triu(rest) + np.triu(rest, 1).T
-    own = _own(codes[0], values[0], first)
-    pairs = _pairs(side[:, :-1]) if all(b.width == 1 for b in blocks) else None
-    return CrossProducts(
-        blocks,
-        own,
-        side.reshape(first.levels, first.width, m),
-        rest,
-        design.n,
-        design.x.shape[1],
-        r,
-        beta,
-        pairs,
-    )
+    return side, rest, _own(codes[0], values[0], first)
 
 
-def with_response(cross: CrossProducts, design: Design, y: Array) -> CrossProducts:
-    """Return the cross-products of the same design with another outcome (O(n))."""
-    blocks, codes, values = _blocks(design.terms)
-    q, r = np.linalg.qr(design.x)
-    residual, beta = _residual(y, q, r)
-    side, rest = cross.side.copy(), cross.rest.copy()
-    side[..., -1] = _with_columns(codes[0], values[0], blocks[0], residual[:, None]).reshape(side.shape[:2])
-    for (a, b), block, c, v in zip(cross.offsets, blocks[1:], codes[1:], values[1:], strict=True):
-        rest[a:b, -1] = _with_columns(c, v, block, residual[:, None])[:, 0]
-    p = cross.p
-    rest[rest.shape[0] - 1 - p : -1, -1] = q.T @ residual
-    rest[-1, -1] = residual @ residual
-    rest[-1, :-1] = rest[:-1, -1]
-    return replace(cross, side=side, rest=rest, beta_ols=beta)
+def with_response(cross: CrossProducts, design: Design, y: Array, within: float = 0.0) -> CrossProducts:
+    """Return the cross-products of the same design with another outcome (O(n)).
+
+    `within` is the outcome's sum of squares inside the design's cells, where it has any.
+    """
+    side, rest, yy, beta, _ = row_products(design, cross)(np.asarray(y, dtype=np.float64)[:, None])
+    new_side, new_rest = cross.side.copy(), cross.rest.copy()
+    new_side[..., -1] = side.reshape(new_side.shape[:2])
+    new_rest[:-1, -1] = new_rest[-1, :-1] = rest[:, 0]
+    new_rest[-1, -1] = yy[0] + within
+    return replace(cross, side=new_side, rest=new_rest, beta_ols=beta[:, 0])
+
+
+def row_products(
+    design: Design, cross: CrossProducts
+) -> Callable[[Array], tuple[Array, Array, Array, Array, NDArray[np.bool_]]]:
+    """Return a function from outcomes (n, B) to their products with the design.
+
+    It gives the first block's (its size, B), the other columns' (m, B), the residual sum of squares (B,),
+    least-squares coefficients (p, B), and whether the outcome lies in the span of the fixed columns.
+    """
+    root = _root(design)
+    blocks, codes, values = _blocks(design.terms, root)
+    q = np.linalg.qr(design.x if root is None else design.x * root[:, None])[0]
+    indicators = [_indicator(b, c, v, design.n) for b, c, v in zip(blocks, codes, values, strict=True)]
+
+    def products(y: Array) -> tuple[Array, Array, Array, Array, NDArray[np.bool_]]:
+        if root is not None:
+            y = y * root[:, None]
+        inside = q.T @ y
+        residual = y - q @ inside
+        # Once more: what rounding left in the span would be taken for signal.
+        again = q.T @ residual
+        residual -= q @ again
+        yy = np.einsum("ij,ij->j", residual, residual)
+        total = np.einsum("ij,ij->j", y, y)
+        beta = linalg.solve_triangular(cross.x_root, inside + again) if cross.p else inside
+        side = indicators[0] @ residual
+        rest = np.concatenate([*(z @ residual for z in indicators[1:]), q.T @ residual])
+        return side, rest, yy, beta, yy <= CONSTANT * total
+
+    return products
+
+
+def _indicator(block: Block, codes: NDArray[np.intp], values: Array | None, n: int) -> sparse.csr_array:
+    """Return Z' of a block as a sparse array, shape (levels · width, n)."""
+    rows = (codes[:, None] * block.width + np.arange(block.width)).ravel()
+    data = np.ones(n) if values is None else np.ascontiguousarray(values).ravel()
+    cols = np.repeat(np.arange(n), block.width)
+    return sparse.csr_array((data, (rows, cols)), shape=(block.size, n))
+
+
+def _root(design: Design) -> Array | None:
+    return None if design.cells is None else design.cells.root
 
 
 def _pairs(side: Array) -> sparse.csr_array | None:
@@ -168,9 +233,9 @@ def _residual(y: Array, q: Array, r: Array) -> tuple[Array, Array]:
 
 
 def _blocks(
-    terms: tuple[Term, ...],
+    terms: tuple[Term, ...], root: Array | None = None
 ) -> tuple[tuple[Block, ...], list[NDArray[np.intp]], list[Array | None]]:
-    """Merge terms on the same factor and put the one of most levels first."""
+    """Merge terms on the same factor, the one of most levels first; rows are multiplied by `root`."""
     members: list[list[int]] = []
     for i, term in enumerate(terms):
         for group in members:
@@ -191,6 +256,9 @@ def _blocks(
             ones = np.ones((terms[0].codes.size, 1))
             parts = [v if (v := terms[i].values) is not None else ones for i in group]
             values.append(np.column_stack(parts))
+        if root is not None:
+            last = values[-1]
+            values[-1] = root[:, None] if last is None else last * root[:, None]
     return tuple(blocks), codes, values
 
 

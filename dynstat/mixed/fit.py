@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy import linalg, optimize
 
 from ..errors import DynstatError, DynstatWarning
-from .crossproducts import cross_products
+from .batched import by_newton
+from .crossproducts import CONSTANT, cross_products
 from .design import build_design
 from .formula import parse_formula
 from .pls import PenalisedLeastSquares
@@ -108,10 +109,11 @@ def optimise(
 ) -> tuple[Array, FitRecord]:
     """Minimise the criterion over theta, diagonal elements at least zero.
 
-    L-BFGS-B with the analytic gradient, then Newton steps on differences of the gradient. The criterion is
-    even in every standard deviation, so that zero is always stationary: near-zero elements are tried at
-    exactly zero, and zero ones at small positive values. Without `polish` theta is good to about 1e-4: enough
-    for one of many replicates.
+    Terms that are intercepts: Newton steps on ratios of variances, see :mod:`dynstat.mixed.batched`. Others,
+    and where these do not settle: L-BFGS-B with the analytic gradient, then Newton steps on differences of
+    the gradient. The criterion is even in every standard deviation, so zero is always stationary: near-zero
+    elements are tried at exactly zero, and zero ones at small positive values. Without `polish` theta is good
+    to about 1e-4: enough for one of many replicates.
 
     Raises
     ------
@@ -124,8 +126,10 @@ def optimise(
 
 def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[Array, FitRecord]:
     calls = 0
-    total = float(pls.cross.rest[-1, -1])
-    if not total > 1e-24 * pls.cross.n:
+    cross = pls.cross
+    total = float(cross.rest[-1, -1])
+    explained = cross.x_root @ cross.beta_ols
+    if not total > CONSTANT * (total + float(explained @ explained)):
         raise DynstatError(
             "S402",
             "the outcome does not vary beyond the fixed part",
@@ -154,6 +158,15 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
         value, point = _newton(both, out.x, float(out.fun), pls.diagonal)
         return value, point, str(out.message)
 
+    if (found := by_newton(pls, theta)) is not None:
+        theta, value = found
+        gradient = both(theta)[1]
+        slope = np.where(theta > 0, gradient, np.minimum(gradient, 0.0))
+        largest = float(np.max(np.abs(slope), initial=0.0)) / (1 + abs(value))
+        if largest < 1e-7:
+            return theta, FitRecord(
+                calls, True, largest, "Newton steps on ratios of variances", int(np.sum(theta == 0))
+            )
     # The first line search may jump to zero, where the gradient vanishes: a floor keeps it off.
     value, theta, message = descend(theta, _FLOOR)
     if value >= 1e299:

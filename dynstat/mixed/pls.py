@@ -247,6 +247,7 @@ class PenalisedLeastSquares:
 
     def _criterion(self, f: _Factor) -> float:
         fixed = f.logdet_x if self.reml else 0.0
+        fixed -= self.cross.log_weights
         return f.logdet_a + fixed + self.df * (1 + float(np.log(2 * np.pi * f.r2 / self.df)))
 
     def _spherical(self, f: _Factor) -> tuple[Array, Array]:
