@@ -232,7 +232,7 @@ class Batch:
     def _weighted(self, weights: Array, which: Places) -> tuple[Array, Array, Array]:
         r = self.reduced
         m = self.rest_y.shape[1]
-        k = (weights @ r.outer).reshape(-1, m, m)
+        k = (weights @ r.outer).reshape(weights.shape[0], m, m)
         if r.d.size == 1:
             return k, weights * self.outer_y[0, which], weights[:, 0] * self.squares_y[0, which]
         ky = np.einsum("bu,ubm->bm", weights, self.outer_y[:, which])
