@@ -20,6 +20,11 @@ _PUBLIC = {
     "from_frame": "dynstat.dataset.frames",
     "lmer": "dynstat.mixed",
     "decompose": "dynstat.mixed",
+    "dstudy": "dynstat.mixed",
+    "plan_for": "dynstat.mixed",
+    "icc": "dynstat.mixed",
+    "r2": "dynstat.mixed",
+    "part_r2": "dynstat.mixed",
     "Estimate": "dynstat.inference.estimate",
     "Decision": "dynstat.inference.decision",
     "DynstatError": "dynstat.errors",
@@ -83,4 +88,9 @@ if TYPE_CHECKING:
     from .inference.decision import Decision as Decision
     from .inference.estimate import Estimate as Estimate
     from .mixed import decompose as decompose
+    from .mixed import dstudy as dstudy
+    from .mixed import icc as icc
     from .mixed import lmer as lmer
+    from .mixed import part_r2 as part_r2
+    from .mixed import plan_for as plan_for
+    from .mixed import r2 as r2

@@ -10,11 +10,13 @@ _PUBLIC = {
     "decompose": "decomposition",
     "Decomposition": "decomposition",
     "LmerResult": "result",
+    "dstudy": "decision_study",
+    "plan_for": "decision_study",
     "icc": "explained",
     "part_r2": "explained",
     "r2": "explained",
 }
-__all__ = ["Decomposition", "LmerResult", "decompose", "icc", "lmer", "part_r2", "r2"]
+__all__ = ["Decomposition", "LmerResult", "decompose", "dstudy", "icc", "lmer", "part_r2", "plan_for", "r2"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +26,7 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
+    from .decision_study import dstudy, plan_for
     from .decomposition import Decomposition, decompose
     from .explained import icc, part_r2, r2
     from .fit import lmer

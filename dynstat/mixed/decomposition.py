@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import DrawsPivot, Estimate
 from ..inference.resample import Rng, as_generator
+from .basis import Basis
 from .design import Design, build_design
 from .fit import lmer
 from .formula import parse_formula
@@ -54,6 +55,10 @@ class Decomposition:
         Monte-Carlo p of the share under it.
     notes : tuple of str
         What to keep in mind: boundary, few levels.
+    unit, strata : str
+        What the panel's intervals draw, and within what.
+    basis : Basis
+        What :func:`dynstat.dstudy` starts from.
     """
 
     formula: str
@@ -65,6 +70,9 @@ class Decomposition:
     chance: pd.DataFrame
     balanced: bool
     notes: tuple[str, ...]
+    unit: str
+    strata: str | None
+    basis: Basis
     _estimates: Mapping[str, Estimate]
 
     def estimates(self) -> dict[str, Estimate]:
@@ -324,6 +332,9 @@ def decompose(
         table,
         full.strata is not None,
         notes,
+        unit,
+        strata,
+        Basis.of(design, data, parsed, full, left, wide, order),
         out,
     )
 

@@ -24,14 +24,15 @@ Kind = Literal["auto", "generalised", "bootstrap", "none"]
 class PopulationDraws(NamedTuple):
     """Draws whose quantiles are the limits, shape (B, k + 1), and how they were made, in words.
 
-    `raw` holds the shares before any bias correction, row by row of one draw, and `fixed` the variance of the
-    fixed part over the sum of the components there.
+    `raw` holds the shares before any bias correction, row by row of one draw, `fixed` the variance of the
+    fixed part over the sum of the components there, and `total` this sum.
     """
 
     draws: Array
     interval: str
     raw: Array
     fixed: Array
+    total: Array
 
 
 def population_draws(
@@ -58,13 +59,13 @@ def population_draws(
     if strata is not None and ss is not None and kind in ("auto", "generalised"):
         chi2 = rng.chisquare(strata.df, (replicates, strata.df.size))
         v = reml_components(ss * strata.df / chi2, strata.df, strata.design)
-        drawn = _shares(v)
+        drawn, total = _shares(v), v.sum(axis=1)
         words = "generalised interval, redrawn mean squares"
-        return PopulationDraws(drawn, words, drawn, np.zeros(replicates))
+        return PopulationDraws(drawn, words, drawn, np.zeros(replicates), total)
     count = replicates if strata is not None else refits
-    raw, fixed = _simulate(design, fitted, fitted.reml, count, rng)
+    raw, fixed, total = _simulate(design, fitted, fitted.reml, count, rng)
     words = "parametric bootstrap, bias-corrected percentile"
-    return PopulationDraws(bias_corrected(raw, fitted.share), words, raw, fixed)
+    return PopulationDraws(bias_corrected(raw, fitted.share), words, raw, fixed, total)
 
 
 def chance_draws(
@@ -85,12 +86,13 @@ def simulate_shares(
 
 def _simulate(
     design: Design, fitted: Shares, components: Array, replicates: int, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Return shares, and the fixed part's variance over the sum of the components, of redrawn outcomes."""
+) -> tuple[Array, Array, Array]:
+    """Return shares, the fixed part's variance over the components' sum, and this sum, of redraws."""
     if fitted.strata is not None:
         strata = fitted.strata
         ss = (strata.design @ components) * rng.chisquare(strata.df, (replicates, strata.df.size))
-        return _shares(reml_components(ss, strata.df, strata.design)), np.zeros(replicates)
+        v = reml_components(ss, strata.df, strata.design)
+        return _shares(v), np.zeros(replicates), v.sum(axis=1)
     cross = cross_products(design)
     sd = np.sqrt(components)
     out, fixed = np.empty((replicates, components.size)), np.empty(replicates)
@@ -106,7 +108,7 @@ def _simulate(
         out[b] = solution.sigma2 * np.append(theta**2, 1.0)
         # The outcome was drawn about zero; adding Xβ to it adds β to its estimate and changes nothing else.
         fixed[b] = fixed_variance(design, solution.beta + fitted.beta) / out[b].sum()
-    return _shares(out), fixed
+    return _shares(out), fixed, out.sum(axis=1)
 
 
 def bias_corrected(draws: Array, observed: Array) -> Array:

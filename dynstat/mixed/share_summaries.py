@@ -23,7 +23,7 @@ def summary_estimates(
     """Return ``icc.adjusted``, ``icc.unadjusted``, ``r2.marginal``, ``r2.conditional`` for both targets.
 
     Intervals are made as those of the shares: for this panel by delete-group jackknife on the logit scale
-    (raw scale on components allowed below zero where a value touches 0 or 1), for a population from its draws.
+    (raw scale on components allowed below zero where a value touches 0 or 1), for a population by its draws.
     """
     g = len(left)
     values = summaries(full.share, full.fixed / full.reml.sum())
