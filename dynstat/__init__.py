@@ -20,6 +20,7 @@ _PUBLIC = {
     "from_frame": "dynstat.dataset.frames",
     "lmer": "dynstat.mixed",
     "decompose": "dynstat.mixed",
+    "category_variances": "dynstat.mixed",
     "dstudy": "dynstat.mixed",
     "plan_for": "dynstat.mixed",
     "icc": "dynstat.mixed",
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from .errors import DynstatWarning as DynstatWarning
     from .inference.decision import Decision as Decision
     from .inference.estimate import Estimate as Estimate
+    from .mixed import category_variances as category_variances
     from .mixed import decompose as decompose
     from .mixed import dstudy as dstudy
     from .mixed import icc as icc

@@ -7,6 +7,8 @@ from ..registry import METHODS, Method, Option
 #: The model of claims A1 to A3.
 SHARES_FORMULA = "y ~ 1 + (1|model) + (1|category/prompt) + (1|model:category) + (1|model:prompt)"
 SPLIT_FORMULA = SHARES_FORMULA + " + (1|temperature) + (1|model:prompt:temperature)"
+#: The model of one category in claim A4.
+CATEGORY_FORMULA = "y ~ 1 + (1|model) + (1|prompt) + (1|model:prompt)"
 
 _TERMS = ("model", "category", "category:prompt", "model:category", "model:prompt")
 _SPLIT = ("temperature", "model:prompt:temperature")
@@ -46,6 +48,26 @@ METHODS.add(
         reference="Searle, Casella, McCulloch 1992, Variance Components; Bates et al. 2015, JSS 67(1)",
         options=_options(SHARES_FORMULA),
         quantities=_quantities(_TERMS),
+    )
+)
+METHODS.add(
+    Method(
+        "variance.category_contrast",
+        1,
+        "dynstat.mixed.methods:category_contrast",
+        summary="Variance between models within one category of prompts over the mean within the others.",
+        origin="dynstat",
+        reference="claim A4: every category fitted alone, jackknife over prompts, whole prompts permuted",
+        options={
+            "contrast": Option("scientific_reasoning", doc="the category held against the others"),
+            "formula": Option(CATEGORY_FORMULA, doc="of one category; the outcome is called y"),
+            "category": Option("category", doc="column of the categories"),
+            "unit": Option("prompt", doc="what the jackknife leaves out and the null permutes"),
+            "term": Option("model", doc="the term whose variance is compared"),
+            "permutations": Option(999, doc="of whole units between categories"),
+            "level": Option(0.95, doc="of the two-sided intervals shown"),
+        },
+        quantities=("log_ratio",),
     )
 )
 METHODS.add(

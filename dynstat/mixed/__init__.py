@@ -10,13 +10,27 @@ _PUBLIC = {
     "decompose": "decomposition",
     "Decomposition": "decomposition",
     "LmerResult": "result",
+    "CategoryVariances": "by_category",
+    "category_variances": "by_category",
     "dstudy": "decision_study",
     "plan_for": "decision_study",
     "icc": "explained",
     "part_r2": "explained",
     "r2": "explained",
 }
-__all__ = ["Decomposition", "LmerResult", "decompose", "dstudy", "icc", "lmer", "part_r2", "plan_for", "r2"]
+__all__ = [
+    "CategoryVariances",
+    "Decomposition",
+    "LmerResult",
+    "category_variances",
+    "decompose",
+    "dstudy",
+    "icc",
+    "lmer",
+    "part_r2",
+    "plan_for",
+    "r2",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +40,7 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
+    from .by_category import CategoryVariances, category_variances
     from .decision_study import dstudy, plan_for
     from .decomposition import Decomposition, decompose
     from .explained import icc, part_r2, r2

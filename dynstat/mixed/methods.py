@@ -12,6 +12,7 @@ import xarray as xr
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.methods import SHARES_FORMULA, SPLIT_FORMULA
+from .by_category import category_variances
 from .decomposition import decompose
 
 _PROMPT = ("category", "template")
@@ -68,6 +69,33 @@ def variance_residual_split(
     return _decompose(ds, outcome, seed, formula, "variance.residual_split@1", options)
 
 
+def category_contrast(
+    ds: xr.Dataset, *, outcome: Mapping[str, Any] | None, seed: int, contrast: str, **options: Any
+) -> dict[str, Estimate]:
+    """Hold the variance between models within one category of prompts against that within the others.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        At least two samples a cell of model and prompt.
+    outcome : mapping
+        The metric and its options.
+    seed : int
+        Of the permutations.
+    contrast : str
+        The category.
+    **options
+        As the registry lists them.
+
+    Returns
+    -------
+    dict of str to Estimate
+        ``log_ratio`` with its null, and ``variance.<category>``.
+    """
+    frame = _frame(ds, outcome, "variance.category_contrast@1")
+    return category_variances(frame, contrast, rng=seed, **options).estimates()
+
+
 def run_frame(ds: xr.Dataset, outcome: xr.DataArray) -> pd.DataFrame:
     """Return a row a run: model, category, template, prompt, sample, temperature, seed, y.
 
@@ -97,6 +125,15 @@ def _decompose(
     method: str,
     options: Mapping[str, Any],
 ) -> dict[str, Estimate]:
+    frame = _frame(ds, outcome, method)
+    names = {"population_replicates": "replicates", "population_refits": "refits"}
+    given = {names.get(k, k): v for k, v in options.items()}
+    made = decompose(formula, frame, rng=seed, method=method, **given).estimates()
+    # What a version returns is fixed: later summaries of the decomposition are not among it.
+    return {k: v for k, v in made.items() if k.removeprefix("population.").split(".")[0] not in _LATER}
+
+
+def _frame(ds: xr.Dataset, outcome: Mapping[str, Any] | None, method: str) -> pd.DataFrame:
     from ..metrics.labelled import run_metric
 
     if not outcome:
@@ -115,8 +152,4 @@ def _decompose(
             found="0 runs",
             mend="check the options of the outcome against the length of the runs",
         )
-    names = {"population_replicates": "replicates", "population_refits": "refits"}
-    given = {names.get(k, k): v for k, v in options.items()}
-    made = decompose(formula, frame, rng=seed, method=method, **given).estimates()
-    # What a version returns is fixed: later summaries of the decomposition are not among it.
-    return {k: v for k, v in made.items() if k.removeprefix("population.").split(".")[0] not in _LATER}
+    return frame

@@ -14,6 +14,7 @@ import dynstat
 from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.inference.methods import SHARES_FORMULA
 from dynstat.metrics.labelled import run_metric
+from dynstat.mixed import category_variances
 from dynstat.mixed.methods import run_frame, variance_residual_split, variance_shares
 from dynstat.registry import METHODS
 
@@ -117,3 +118,13 @@ def test_unknown_options_and_values_are_refused():
 def test_registering_needs_no_numpy():
     code = "import sys, dynstat.inference.methods; assert 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_category_contrast_of_a_dataset_is_that_of_its_frame(ds):
+    method = METHODS.get("variance.category_contrast@1")
+    given = method.fill({"contrast": "c1", "permutations": 99})
+    out = _run(method.resolve(), ds, outcome=OUTCOME, seed=3, **given)
+    frame = run_frame(ds, run_metric(ds, OUTCOME))
+    direct = _run(category_variances, frame, "c1", permutations=99, rng=3).estimates()
+    assert out == direct and set(out) == {"log_ratio", "variance.c0", "variance.c1"}
+    assert out["log_ratio"].null["replicates"] == 99
