@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _FEW_LEVELS = 5
-_KINDS = ("auto", "generalised", "bootstrap", "none")
+_KINDS = ("auto", "first", "generalised", "bootstrap", "none")
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,12 @@ def decompose(
         stratum is left out at a time; where strata differ in size, as many groups as the smallest has units.
     level : float
         Of all intervals.
-    population : {"auto", "generalised", "bootstrap", "none"}
-        How the population's interval is made.
+    population : {"auto", "first", "generalised", "bootstrap", "none"}
+        How the population's interval is made; ``first`` is the ``auto`` of variance.shares@1, which takes the
+        bootstrap in unbalanced data.
     replicates, refits : int
-        Draws for it and for the chance level: `replicates` in balanced data, where a draw is cheap, `refits`
-        where every draw is a fit.
+        Draws for it and for the chance level: `replicates` where a draw is cheap, `refits` where every draw
+        is a fit (the bootstrap and the chance level of unbalanced data).
     rng : Generator or int
         Recorded where it is a seed.
     method : str

@@ -128,6 +128,8 @@ def _decompose(
     frame = _frame(ds, outcome, method)
     names = {"population_replicates": "replicates", "population_refits": "refits"}
     given = {names.get(k, k): v for k, v in options.items()}
+    if given.get("population") == "auto":
+        given["population"] = "first"
     made = decompose(formula, frame, rng=seed, method=method, **given).estimates()
     # What a version returns is fixed: later summaries of the decomposition are not among it.
     return {k: v for k, v in made.items() if k.removeprefix("population.").split(".")[0] not in _LATER}

@@ -6,19 +6,21 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import linalg, special
 
 from ..errors import DynstatError
 from .balanced import reml_components
 from .crossproducts import cross_products, with_response
 from .design import Design
 from .fit import optimise
+from .mean_squares import MeanSquares, mean_squares
 from .pls import PenalisedLeastSquares
 from .shares import Shares
 from .variance_parts import fixed_variance
 
 Array = NDArray[np.float64]
-Kind = Literal["auto", "generalised", "bootstrap", "none"]
+#: "first" is what "auto" was in variance.shares@1: generalised in balanced data, else bootstrap.
+Kind = Literal["auto", "first", "generalised", "bootstrap", "none"]
 
 
 class PopulationDraws(NamedTuple):
@@ -40,32 +42,66 @@ def population_draws(
 ) -> PopulationDraws:
     """Return draws whose quantiles limit the shares of a population.
 
-    ``generalised`` (balanced designs): the mean squares are held and their chi-squares redrawn; REML of
-    SS·df/χ² is a generalised pivotal quantity of the share. ``bootstrap``: outcomes are redrawn from the
-    fit and fitted again, limits bias-corrected. ``auto`` takes the first where it can.
+    ``generalised``: the mean squares are held and their chi-squares redrawn; REML of SS·df/χ² is a
+    generalised pivotal quantity of the share. In unbalanced designs the type II mean squares with their own
+    expectations take their place; they are then chi-square and independent only nearly. ``bootstrap``:
+    outcomes are redrawn from the fit and fitted again, limits bias-corrected. ``auto`` takes the first where
+    every term has degrees of freedom; ``first`` takes it in balanced designs alone.
 
     Source: Weerahandi 1993, JASA 88: 899-905; Burdick, Borror, Montgomery 2005, Design and Analysis of Gauge
     R&R Studies; Efron and Tibshirani 1993, section 14.3, with acceleration 0.
     """
-    strata, ss = fitted.strata, fitted.ss
-    if kind == "generalised" and strata is None:
-        raise DynstatError(
-            "S404",
-            "the generalised interval needs a balanced design",
-            where=design.formula.text,
-            expected="equal replication and orthogonal factors",
-            mend="use population='bootstrap'",
-        )
-    if strata is not None and ss is not None and kind in ("auto", "generalised"):
-        chi2 = rng.chisquare(strata.df, (replicates, strata.df.size))
-        v = reml_components(ss * strata.df / chi2, strata.df, strata.design)
-        drawn, total = _shares(v), v.sum(axis=1)
-        words = "generalised interval, redrawn mean squares"
-        return PopulationDraws(drawn, words, drawn, np.zeros(replicates), total)
+    strata = fitted.strata
+    if kind in ("auto", "first", "generalised"):
+        squares: MeanSquares | None = None
+        if strata is not None and fitted.ss is not None:
+            squares = MeanSquares(fitted.ss, strata.df, strata.design)
+        elif kind != "first":
+            squares = mean_squares(design)
+        if squares is None and kind == "generalised":
+            raise DynstatError(
+                "S404",
+                "a term has no degrees of freedom of its own",
+                where=design.formula.text,
+                expected="terms that others do not determine",
+                mend="use population='bootstrap'",
+            )
+        if squares is not None:
+            return _generalised(design, fitted, squares, replicates, rng)
     count = replicates if strata is not None else refits
     raw, fixed, total = _simulate(design, fitted, fitted.reml, count, rng)
     words = "parametric bootstrap, bias-corrected percentile"
     return PopulationDraws(bias_corrected(raw, fitted.share), words, raw, fixed, total)
+
+
+def _generalised(
+    design: Design, fitted: Shares, squares: MeanSquares, replicates: int, rng: np.random.Generator
+) -> PopulationDraws:
+    ss, df, expected = squares
+    chi2 = rng.chisquare(df, (replicates, df.size))
+    v = reml_components(ss * df / chi2, df, expected)
+    words = "generalised interval, redrawn mean squares"
+    if fitted.strata is None:
+        words += " (type II, approximate)"
+    total = v.sum(axis=1)
+    fixed = np.zeros(replicates)
+    if fitted.fixed:
+        fixed = _redrawn_fixed(design, fitted, v, rng) / total
+    return PopulationDraws(_shares(v), words, _shares(v), fixed, total)
+
+
+def _redrawn_fixed(design: Design, fitted: Shares, components: Array, rng: np.random.Generator) -> Array:
+    """Draw the variance of the fixed part: effects about their estimate, with the covariance of every draw.
+
+    The covariance at the fit, scaled by what the draw makes of the total variance.
+    """
+    beta = np.asarray(fitted.beta, dtype=np.float64)
+    root = linalg.cholesky(np.asarray(fitted.vcov) + 0.0, lower=True)
+    scale = np.sqrt(components.sum(axis=1) / fitted.reml.sum())
+    effects = beta + scale[:, None] * (rng.normal(size=(components.shape[0], beta.size)) @ root.T)
+    centred = design.x - design.x.mean(axis=0)
+    cov = centred.T @ centred / (design.n - 1)
+    return np.asarray(np.einsum("bi,ij,bj->b", effects, cov, effects), dtype=np.float64)
 
 
 def chance_draws(

@@ -37,8 +37,8 @@ class Shares:
         Sums of squares of the strata.
     fixed : float
         Variance of the fixed part over the rows, outside the shares; 0 for a general mean alone.
-    beta : ndarray or 0
-        Fixed effects behind it; 0 where `fixed` is.
+    beta, vcov : ndarray or 0
+        Fixed effects behind it and their covariance; 0 in balanced designs.
     """
 
     reml: Array
@@ -48,6 +48,7 @@ class Shares:
     ss: Array | None = None
     fixed: float = 0.0
     beta: Array | float = 0.0
+    vcov: Array | float = 0.0
 
     @property
     def share(self) -> Array:
@@ -80,4 +81,6 @@ def variance_components(design: Design, *, start: Array | None = None, with_anov
     reml = solution.sigma2 * np.append(theta**2, 1.0)
     anova = type_two(design) if with_anova else None
     fixed = fixed_variance(design, solution.beta)
-    return Shares(reml, minque(design, reml, cross), anova, fixed=fixed, beta=solution.beta)
+    return Shares(
+        reml, minque(design, reml, cross), anova, fixed=fixed, beta=solution.beta, vcov=solution.vcov
+    )

@@ -9,11 +9,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import special, stats
+from scipy import linalg, special, stats
 
 import dynstat
 from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.inference.methods import SHARES_FORMULA, SPLIT_FORMULA
+from dynstat.mixed.balanced import find_strata
+from dynstat.mixed.design import build_design
+from dynstat.mixed.formula import parse_formula
+from dynstat.mixed.mean_squares import mean_squares
 from dynstat.mixed.population import bias_corrected
 from dynstat.mixed.share_summaries import NAMES
 
@@ -125,11 +129,51 @@ def test_population_interval_is_reproducible_and_named(panel):
         assert (a.low, a.high, a.interval) == (b.low, b.high, b.interval)
         assert a.high != c.high and word in a.interval
     holes = d.drop(index=[0, 5])
-    two = [_quiet("y ~ 1 + (1|model) + (1|category/prompt)", holes, rng=5, refits=100) for _ in range(2)]
-    e = [x.estimates()["population.share.model"] for x in two]
-    assert e[0] == e[1] and "bootstrap" in e[0].interval and not two[0].balanced
-    with pytest.raises(DynstatError, match="balanced"):
-        _quiet("y ~ 1 + (1|model)", holes, population="generalised", refits=100)
+    for kind, word in (("auto", "approximate"), ("first", "bootstrap"), ("bootstrap", "bootstrap")):
+        text = "y ~ 1 + (1|model) + (1|category/prompt)"
+        two = [_quiet(text, holes, rng=5, refits=100, population=kind) for _ in range(2)]
+        e = [x.estimates()["population.share.model"] for x in two]
+        assert e[0] == e[1] and word in e[0].interval and not two[0].balanced
+
+
+def test_mean_squares_of_any_design(panel):
+    # In balanced data they are those of the strata; in others E(SS) follows by brute force.
+    design = build_design(parse_formula(SHARES_FORMULA), panel(2))
+    strata, made = find_strata(design), mean_squares(design)
+    order = [strata.term_of.index(t) for t in range(5)] + [len(strata.names) - 1]
+    np.testing.assert_allclose(made.ss, strata.sums_of_squares(design.y)[order], rtol=1e-8)
+    np.testing.assert_allclose(made.df, strata.df[order])
+    np.testing.assert_allclose(made.design, strata.design[order], atol=1e-8)
+    d = panel(2, 4, 3, 4, 3).sample(frac=0.8, random_state=3)
+    d = d.assign(y=d["y"] + d["x"])
+    design = build_design(parse_formula("y ~ x + (1|model) + (1|prompt) + (1|model:prompt)"), d)
+    made = mean_squares(design)
+    z = [np.eye(len(t.levels))[t.codes] for t in design.terms]
+    names = [t.label for t in design.terms]
+    model, prompt, both = (z[names.index(k)] for k in ("model", "prompt", "model:prompt"))
+
+    def hat(*parts):
+        q, r, _ = linalg.qr(np.column_stack([design.x, *parts]), mode="economic", pivoting=True)
+        keep = np.abs(np.diag(r)) > 1e-8
+        return q[:, keep] @ q[:, keep].T
+
+    pieces = {
+        "model": hat(model, prompt) - hat(prompt),
+        "prompt": hat(model, prompt) - hat(model),
+        "model:prompt": hat(model, prompt, both) - hat(model, prompt),
+    }
+    for i, name in enumerate(names):
+        q = pieces[name]
+        assert made.ss[i] == pytest.approx(design.y @ q @ design.y)
+        assert made.df[i] == pytest.approx(np.trace(q))
+        expected = [np.trace(a.T @ q @ a) / np.trace(q) for a in z] + [1.0]
+        np.testing.assert_allclose(made.design[i], expected, atol=1e-8)
+
+
+def test_unbalanced_data_take_the_generalised_interval(panel):
+    e = _quiet(SHARES_FORMULA, panel(2).drop(index=[0]), rng=5, refits=100).estimates()
+    assert "generalised" in e["population.share.model"].interval
+    assert e["population.icc.adjusted"].low == pytest.approx(1 - e["population.share.residual"].high)
 
 
 def test_generalised_interval_of_one_factor_is_the_exact_one(r_data):

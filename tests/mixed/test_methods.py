@@ -87,6 +87,17 @@ def test_shares_of_a_dataset_are_those_of_its_frame(ds):
     assert out["share.model"].method == "variance.shares@1" and out["share.model"].seed == 7
 
 
+def test_the_first_version_keeps_its_bootstrap_in_unbalanced_data(ds, monkeypatch):
+    frame = run_frame(ds, run_metric(ds, OUTCOME)).drop(index=0)
+    monkeypatch.setattr("dynstat.mixed.methods._frame", lambda *_: frame)
+    method = METHODS.get("variance.shares@1")
+    given = method.fill({"population_refits": 100})
+    out = _run(variance_shares, ds, outcome=OUTCOME, seed=7, **given)
+    assert "bootstrap" in out["population.share.model"].interval
+    direct = _run(dynstat.decompose, SHARES_FORMULA, frame, rng=7, refits=100, population="bootstrap")
+    assert out["population.share.model"] == direct.estimates()["population.share.model"]
+
+
 def test_residual_split(ds):
     method = METHODS.get("variance.residual_split@1")
     out = _run(variance_residual_split, ds, outcome=OUTCOME, seed=7, **method.fill({"population": "none"}))
