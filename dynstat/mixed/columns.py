@@ -100,9 +100,8 @@ def make_columns(source: str, rows: pd.DataFrame, text: str) -> tuple[Array, Cod
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            matrix = model_matrix(
-                _translate(source, rows), _plain(rows), na_action="ignore", context=_context()
-            )
+            read = _in_r_order(_translate(source, rows))
+            matrix = model_matrix(read, _plain(rows), na_action="ignore", context=_context())
     except Exception as error:
         raise _cannot_compute(source, text, error) from error
     spec = matrix.model_spec
@@ -215,6 +214,24 @@ def _translate(source: str, rows: pd.DataFrame) -> str:
             text = _coded(text, rows)
         out.append(text)
     return "".join(out) + source[last:]
+
+
+def _in_r_order(source: str) -> Any:
+    """Put the factors of an interaction in the order in which the formula names them first, as R does."""
+    if not any(t.text in ("*", ":", "^", "**", "/") for t in tokenise(source)):
+        return source
+    from formulaic import Formula
+    from formulaic.parser.types import Term
+
+    formula = Formula(source)
+    plain = "".join(source.split())
+
+    def first(factor: Any) -> int:
+        word = re.escape("".join(str(factor).split()))
+        at = re.search(rf"(?<![\w.]){word}(?![\w.])", plain)
+        return at.start() if at else len(plain)
+
+    return Formula([Term(sorted(term.factors, key=first)) for term in formula])
 
 
 def _coded(name: str, rows: pd.DataFrame) -> str:

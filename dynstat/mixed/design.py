@@ -124,6 +124,16 @@ class Design:
             return self.cross.n
         return self.n if self.cells is None else self.cells.nobs
 
+    def with_outcome(self, y: Array) -> Design:
+        """Return the same design with another outcome, shape (n,)."""
+        data = self.data
+        if data is not None and self.formula.response in data.columns:
+            # A frame that still told of the old outcome would mislead update().
+            column = data[self.formula.response].to_numpy(dtype=float, copy=True)
+            column[self.positions] = y
+            data = data.assign(**{self.formula.response: column})
+        return replace(self, y=y, data=data, cross=None)
+
     def subset(self, rows: NDArray[np.intp]) -> Design:
         """Return the design of some rows, empty levels dropped.
 
@@ -210,7 +220,7 @@ def build_design(formula: MixedFormula, data: pd.DataFrame, cells: Cells | None 
     terms = [_term(t, rows, formula.text, notes) for t in formula.random]
     _check_terms(terms, nobs, formula.text)
     for note in notes:
-        warnings.warn(note, DynstatWarning, stacklevel=3)
+        warnings.warn(note, DynstatWarning, stacklevel=4)
     return Design(
         formula,
         y,

@@ -115,6 +115,26 @@ def tokenise(text: str) -> list[Token]:
     return out
 
 
+def split_terms(
+    tokens: Sequence[Token], operators: tuple[str, ...] = ("+", "-")
+) -> list[tuple[Token | None, list[Token]]]:
+    """Return the pieces between operators outside parentheses, each with the operator before it."""
+    depth = 0
+    sign: Token | None = None
+    piece: list[Token] = []
+    out: list[tuple[Token | None, list[Token]]] = []
+    for i, token in enumerate(tokens):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        leading = i == 0 and token.text in "+-"
+        if depth == 0 and token.text in operators:
+            if not leading:
+                out.append((sign, piece))
+            sign, piece = token, []
+        else:
+            piece.append(token)
+    return [*out, (sign, piece)]
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
@@ -151,7 +171,7 @@ class _Parser:
     # -- the fixed and random terms of a sum ------------------------------------------------------------
 
     def _sum(self, tokens: Sequence[Token], fixed: list[str], random: list[RandomTerm]) -> None:
-        for sign, piece in self._split(tokens, ("+", "-")):
+        for sign, piece in split_terms(tokens):
             if not piece:
                 raise self._error("a term is missing", sign or tokens[0], "write a term on both sides")
             bar = next((t for t in piece if "|" in t.text), None)
@@ -196,7 +216,7 @@ class _Parser:
         return out
 
     def _columns(self, left: Sequence[Token], bar: Token) -> list[str]:
-        pieces = self._split(left, ("+", "-"))
+        pieces = split_terms(left)
         intercept, slopes = True, []
         for sign, piece in pieces:
             if not piece:
@@ -233,7 +253,7 @@ class _Parser:
     def _groups(self, right: Sequence[Token]) -> list[tuple[tuple[str, ...], str, str]]:
         """Return (variables, lme4 name, label) of every factor that the right side of a bar names."""
         tokens = _strip(right)
-        levels = [piece for _, piece in self._split(tokens, ("/",))]
+        levels = [piece for _, piece in split_terms(tokens, ("/",))]
         out: list[tuple[tuple[str, ...], str, str]] = []
         for piece in levels:
             if not piece:
@@ -259,7 +279,7 @@ class _Parser:
 
     def _interaction(self, tokens: Sequence[Token]) -> tuple[str, ...]:
         names: list[str] = []
-        for _, part in self._split(_strip(tokens), (":",)):
+        for _, part in split_terms(_strip(tokens), (":",)):
             piece = _strip(part)
             if not piece:
                 raise self._error("a factor is missing beside the colon", tokens[0], "write a:b")
@@ -289,24 +309,6 @@ class _Parser:
                 opened.pop()
         if opened:
             raise self._error("this parenthesis is never closed", opened[-1], "close it")
-
-    def _split(
-        self, tokens: Sequence[Token], operators: tuple[str, ...]
-    ) -> list[tuple[Token | None, list[Token]]]:
-        depth = 0
-        sign: Token | None = None
-        piece: list[Token] = []
-        out: list[tuple[Token | None, list[Token]]] = []
-        for i, token in enumerate(tokens):
-            depth += {"(": 1, ")": -1}.get(token.text, 0)
-            leading = i == 0 and token.text in "+-"
-            if depth == 0 and token.text in operators:
-                if not leading:
-                    out.append((sign, piece))
-                sign, piece = token, []
-            else:
-                piece.append(token)
-        return [*out, (sign, piece)]
 
     def _slice(self, tokens: Sequence[Token]) -> str:
         return self.text[tokens[0].start : tokens[-1].end]

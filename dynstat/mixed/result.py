@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DynstatError
 from .design import Design, Term
 from .pls import PenalisedLeastSquares, Solution
 
 if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+    from ..inference.resample import Rng
     from .fit import FitRecord
 
 Array = NDArray[np.float64]
-EFFECTS = ("fixed", "ran_pars", "ran_vals")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class LmerResult:
         The terms where that is so.
     record : FitRecord
         How the optimum was found.
+    design : Design
+        What was read from the data, names of dropped columns and the number of dropped rows among it.
+    solution : Solution
+        Estimates and modes as arrays.
     pls : PenalisedLeastSquares
         The criterion on the fit's cross-products, from which tests and intervals are computed.
     """
@@ -118,6 +124,23 @@ class LmerResult:
         )
 
     @property
+    def scaled_residuals(self) -> pd.Series:
+        """Residuals over their standard deviation, ``residuals(m, scaled = TRUE)``."""
+        cells = self.design.cells
+        root = 1.0 if cells is None else cells.root
+        return (self.residuals * root / self.sigma).rename(".scaled")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was warned of: rows and columns left out, boundaries, an optimiser that did not end."""
+        out = list(self.design.notes)
+        if self.singular:
+            out.append(f"singular fit: {', '.join(self.boundary_terms)} at the boundary")
+        if not self.record.converged:
+            out.append(f"the optimiser did not converge: {self.record.message}")
+        return tuple(out)
+
+    @property
     def npar(self) -> int:
         """Number of parameters: fixed effects, theta, residual variance."""
         return len(self.fixef) + len(self.theta) + 1
@@ -149,9 +172,10 @@ class LmerResult:
         unless `condvar` is false, as R's ``as.data.frame(ranef(m))``.
         """
         pieces = []
-        for term, modes, cov in zip(
-            self.design.terms, self.solution.effects, self.solution.covariances, strict=True
-        ):
+        order = list(dict.fromkeys(t.name for t in self.design.terms))
+        at = sorted(range(len(self.design.terms)), key=lambda t: order.index(self.design.terms[t].name))
+        for t in at:
+            term, modes, cov = self.design.terms[t], self.solution.effects[t], self.solution.covariances[t]
             for c, column in enumerate(term.columns):
                 piece = {
                     "grpvar": term.name,
@@ -164,93 +188,80 @@ class LmerResult:
                 pieces.append(pd.DataFrame(piece))
         return pd.concat(pieces, ignore_index=True)
 
-    def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
-        """Return a row a term in broom.mixed's columns.
+    def predict(
+        self, newdata: pd.DataFrame | None = None, re: str = "all", allow_new_levels: bool = False
+    ) -> pd.Series:
+        """Predict; see :func:`dynstat.mixed.predict.predict`."""
+        from .predict import predict
 
-        Parameters
-        ----------
-        effects : str or sequence of str
-            Any of ``fixed``, ``ran_pars`` (standard deviations and correlations), ``ran_vals`` (modes).
+        return predict(self, newdata, re, allow_new_levels)
 
-        Returns
-        -------
-        DataFrame
-            effect, group, level, term, estimate, std.error, statistic.
-        """
-        wanted = (effects,) if isinstance(effects, str) else tuple(effects)
-        if bad := [e for e in wanted if e not in EFFECTS]:
-            raise DynstatError("S404", "unknown kind of effect", found=bad[0], expected=" | ".join(EFFECTS))
-        out = []
-        if "fixed" in wanted:
-            se = np.sqrt(np.diag(self.vcov))
-            out.append(
-                pd.DataFrame(
-                    {
-                        "effect": "fixed",
-                        "term": list(self.fixef.index),
-                        "estimate": self.fixef.to_numpy(),
-                        "std.error": se,
-                        "statistic": self.fixef.to_numpy() / se,
-                    }
-                )
-            )
-        if "ran_pars" in wanted:
-            out.append(
-                pd.DataFrame(
-                    [
-                        {
-                            "effect": "ran_pars",
-                            "group": row.grp,
-                            "estimate": row.sdcor,
-                            "term": (
-                                "sd__Observation"
-                                if row.grp == "Residual"
-                                else f"sd__{row.var1}"
-                                if row.var2 is None
-                                else f"cor__{row.var1}.{row.var2}"
-                            ),
-                        }
-                        for row in self.varcorr.itertuples()
-                    ]
-                )
-            )
-        if "ran_vals" in wanted:
-            modes = self.ranef().rename(
-                columns={"grpvar": "group", "grp": "level", "condval": "estimate", "condsd": "std.error"}
-            )
-            out.append(modes.assign(effect="ran_vals"))
-        columns = ["effect", "group", "level", "term", "estimate", "std.error", "statistic"]
-        return pd.concat([o.reindex(columns=columns) for o in out], ignore_index=True)
+    def simulate(self, n: int = 1, rng: Rng = None, re: str = "none") -> pd.DataFrame:
+        """Draw outcomes; see :func:`dynstat.mixed.simulate.simulate`."""
+        from .simulate import simulate
+
+        return simulate(self, n, rng, re)
+
+    def refit(self, y: ArrayLike | pd.Series) -> LmerResult:
+        """Fit another outcome; see :func:`dynstat.mixed.update.refit`."""
+        from .update import refit
+
+        return refit(self, y)
+
+    def update(
+        self, formula: str | None = None, data: pd.DataFrame | None = None, REML: bool | None = None
+    ) -> LmerResult:
+        """Fit another formula, data or criterion; see :func:`dynstat.mixed.update.update`."""
+        from .update import update
+
+        return update(self, formula, data, REML)
+
+    def tidy(
+        self,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        *,
+        conf_int: bool = False,
+        conf_level: float = 0.95,
+        conf_method: str = "Wald",
+        ddf: str | None = None,
+    ) -> pd.DataFrame:
+        """Return a row a term in broom.mixed's columns; see :func:`dynstat.mixed.broom.tidy`."""
+        from .broom import tidy
+
+        return tidy(self, effects, conf_int=conf_int, conf_level=conf_level, conf_method=conf_method, ddf=ddf)
 
     def glance(self) -> pd.DataFrame:
         """Return one row: nobs, sigma, logLik, AIC, BIC, REMLcrit or deviance, df.residual."""
-        return pd.DataFrame(
-            [
-                {
-                    "nobs": self.nobs,
-                    "sigma": self.sigma,
-                    "logLik": self.loglik,
-                    "AIC": self.aic,
-                    "BIC": self.bic,
-                    "REMLcrit" if self.reml else "deviance": self.criterion,
-                    "df.residual": self.nobs - self.npar,
-                }
-            ]
-        )
+        from .broom import glance
+
+        return glance(self)
 
     def augment(self) -> pd.DataFrame:
-        """Return a row an observation: outcome, grouping factors, .fitted, .resid, .fixed."""
-        groups = {t.name: np.asarray(t.levels, dtype=object)[t.codes] for t in self.design.terms}
-        return pd.DataFrame(
-            {
-                self.design.formula.response: self.design.y,
-                **groups,
-                ".fitted": self.fitted.to_numpy(),
-                ".resid": self.residuals.to_numpy(),
-                ".fixed": self.design.x @ self.solution.beta,
-            },
-            index=self.design.index,
-        )
+        """Return a row an observation: data, .fitted, .resid, .hat, .cooksd, .fixed and weights."""
+        from .broom import augment
+
+        return augment(self)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return the fit as a labelled dataset; see :func:`dynstat.mixed.broom.to_xarray`."""
+        from .broom import to_xarray
+
+        return to_xarray(self)
+
+    def plot(self, kind: str = "caterpillar", **options: Any) -> Figure:
+        """Draw the fit; see :mod:`dynstat.plotting.mixed`.
+
+        Parameters
+        ----------
+        kind : {"caterpillar", "residuals", "profile"}
+            Modes with their intervals; diagnostics of residuals; ζ of every parameter.
+        """
+        from ..plotting import mixed
+
+        kinds = {"caterpillar": mixed.caterpillar, "residuals": mixed.residuals, "profile": mixed.profile}
+        if kind not in kinds:
+            raise DynstatError("S404", "unknown kind of figure", found=kind, expected=" | ".join(kinds))
+        return kinds[kind](self, **options)
 
     def __str__(self) -> str:
         from .summary import summary_text
@@ -260,7 +271,9 @@ class LmerResult:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        from .summary import summary_html
+
+        return summary_html(self)
 
 
 def _shown(term: Term) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,14 +23,15 @@ def summary_text(m: LmerResult) -> str:
         names = ("AIC", "BIC", "logLik", "deviance", "df.resid")
         cells = [f"{v:.1f}" if isinstance(v, float) else str(v) for v in values]
         lines += ["".join(f"{n:>10}" for n in names), "".join(f"{c:>10}" for c in cells), ""]
-    scaled = np.quantile(m.residuals.to_numpy() / m.sigma, [0, 0.25, 0.5, 0.75, 1])
-    lines += [
-        "Scaled residuals:",
-        "".join(f"{n:>9}" for n in ("Min", "1Q", "Median", "3Q", "Max")),
-        "".join(f"{v:>9.4f}" for v in scaled),
-        "",
-        "Random effects:",
-    ]
+    if m.design.n:
+        scaled = np.quantile(m.scaled_residuals.to_numpy(), [0, 0.25, 0.5, 0.75, 1])
+        lines += [
+            "Scaled residuals:",
+            "".join(f"{n:>9}" for n in ("Min", "1Q", "Median", "3Q", "Max")),
+            "".join(f"{v:>9.4f}" for v in scaled),
+            "",
+        ]
+    lines += ["Random effects:"]
     lines += _random(m)
     groups = "; ".join(f"{g}, {q}" for g, q in m.ngroups.items())
     lines += [f"Number of obs: {m.nobs}, groups:  {groups}", ""]
@@ -46,11 +49,17 @@ def summary_text(m: LmerResult) -> str:
 
 
 def _random(m: LmerResult) -> list[str]:
+    rows = _random_rows(m)
+    widths = [max(len(r[c]) for r in rows) for c in range(5)]
+    return [(" " + " ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True))).rstrip() for r in rows]
+
+
+def _random_rows(m: LmerResult) -> list[tuple[str, ...]]:
     shown = [row for row in m.varcorr.itertuples() if row.var2 is None]
     variances = _aligned([float(row.vcov) for row in shown])
     deviations = _aligned([float(row.sdcor) for row in shown])
-    rows = [("Groups", "Name", "Variance", "Std.Dev.", "Corr")]
-    last = None
+    rows: list[tuple[str, ...]] = [("Groups", "Name", "Variance", "Std.Dev.", "Corr")]
+    last: object = None
     for row, variance, deviation in zip(shown, variances, deviations, strict=True):
         corr = ""
         if row.var1 is not None:
@@ -59,8 +68,44 @@ def _random(m: LmerResult) -> list[str]:
         group, column = "" if row.grp == last else str(row.grp), "" if row.var1 is None else str(row.var1)
         rows.append((group, column, variance, deviation, corr))
         last = row.grp
-    widths = [max(len(r[c]) for r in rows) for c in range(5)]
-    return [(" " + " ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True))).rstrip() for r in rows]
+    return rows
+
+
+def summary_html(m: LmerResult) -> str:
+    """Return the summary as HTML: one line of the fit, fixed effects, random effects, warnings."""
+    kind = "REML criterion" if m.reml else "deviance"
+    head = (
+        f"<p><b>Linear mixed model</b> <code>{escape(m.formula)}</code><br>{kind} {m.criterion:.1f}, "
+        f"{m.nobs} observations, {escape('; '.join(f'{g}: {q}' for g, q in m.ngroups.items()))}</p>"
+    )
+    fixed = [
+        (str(name), f"{estimate:.5g}", f"{error:.5g}", f"{estimate / error:.3f}")
+        for name, estimate, error in zip(m.fixef.index, m.fixef, np.sqrt(np.diag(m.vcov)), strict=True)
+    ]
+    random = _random_rows(m)
+    parts = [head]
+    if fixed:
+        parts.append(_table("Fixed effects", ("", "Estimate", "Std. Error", "t value"), fixed, 1))
+    parts.append(_table("Random effects", random[0], random[1:], 2))
+    parts += [f"<p>{escape(note)}</p>" for note in m.warnings]
+    return "<div>" + "".join(parts) + "</div>"
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
+    """Write a table whose first `words` columns are words, the others numbers."""
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        sides = ["left" if i < words else "right" for i in range(len(row))]
+        return "".join(
+            f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>'
+            for cell, side in zip(row, sides, strict=True)
+        )
+
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    return (
+        f"<table><caption>{title}</caption><thead><tr>{cells(head, 'th')}</tr></thead>"
+        f"<tbody>{body}</tbody></table>"
+    )
 
 
 def _aligned(values: list[float], digits: int = 4) -> list[str]:

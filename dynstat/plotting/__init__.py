@@ -11,6 +11,7 @@ _PUBLIC = {
     "variance_shares": "shares",
     "ratio_norm_by_model": "trajectories",
     "layer_profile": "trajectories",
+    "caterpillar": "mixed",
 }
 __all__ = list(_PUBLIC)
 

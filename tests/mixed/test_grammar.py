@@ -60,7 +60,7 @@ def test_names_order_and_columns_are_those_of_lme4(case, frame):
 
 
 def test_the_grammar_is_all_here():
-    assert len(GRAMMAR) == 66 and not any(c.get("error") for c in GRAMMAR)
+    assert len(GRAMMAR) == 70 and not any(c.get("error") for c in GRAMMAR)
 
 
 def test_an_interaction_without_its_margins_spans_the_same_columns(frame):

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
 import dynstat
 from dynstat.errors import DynstatError, DynstatWarning
+from dynstat.mixed.broom import AUGMENT_COLUMNS, EFFECTS, GLANCE_COLUMNS, TIDY_COLUMNS
+
+BROOM = json.loads((Path(__file__).parent.parent / "oracles" / "lmm_result.json").read_text())["broom"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,15 @@ def test_prints_what_lme4_prints(sleep):
         "Days 10.467 1.5458 6.771",
     ):
         assert part in words, part
-    assert "<pre>" in sleep._repr_html_()
+
+
+def test_html_escapes_names_and_shows_both_tables(sleep, panel):
+    page = sleep._repr_html_()
+    assert page.count("<table>") == page.count("</table>") == 2
+    for part in ("Fixed effects", "Random effects", "251.41", "36.838", "24.740", "0.07", "Subject: 18"):
+        assert part in page, part
+    data = panel(1, 4, 2, 3, 2).rename(columns={"x": "a<b"})
+    assert "a&lt;b" in dynstat.lmer("y ~ `a<b` + (1|prompt)", data)._repr_html_()
 
 
 def test_ml_summary_shows_information_criteria(r_data):
@@ -40,41 +55,85 @@ def test_ml_summary_shows_information_criteria(r_data):
     assert "AIC BIC logLik deviance df.resid 1802.1 1814.9 -897.0 1794.1 176" in " ".join(str(m).split())
 
 
-def test_tidy_has_a_closed_vocabulary(sleep):
-    columns = ["effect", "group", "level", "term", "estimate", "std.error", "statistic"]
-    table = sleep.tidy(effects=("fixed", "ran_pars", "ran_vals"))
-    assert list(table.columns) == columns
-    assert table["effect"].value_counts().to_dict() == {"fixed": 2, "ran_pars": 4, "ran_vals": 36}
-    assert list(sleep.tidy("ran_pars")["term"]) == [
-        "sd__(Intercept)",
-        "sd__Days",
-        "cor__(Intercept).Days",
-        "sd__Observation",
-    ]
-    fixed = sleep.tidy("fixed")
-    np.testing.assert_allclose(fixed["statistic"], [36.838, 6.771], atol=1e-3)
-    with pytest.raises(DynstatError, match="unknown kind"):
+def test_vocabulary_is_that_of_broom_mixed():
+    assert list(TIDY_COLUMNS) == BROOM["tidy"]
+    reml, ml = BROOM["glance"]["names"], BROOM["glance_ml"]["names"]
+    assert [c for c in GLANCE_COLUMNS if c != "deviance"] == reml
+    assert [c for c in GLANCE_COLUMNS if c != "REMLcrit"] == ml
+    assert list(AUGMENT_COLUMNS) == [c for c in BROOM["augment"]["names"] if c.startswith(".")]
+
+
+@pytest.mark.parametrize("effects", [*EFFECTS, EFFECTS, ("fixed", "ran_vals")])
+@pytest.mark.parametrize("conf_int", [False, True])
+def test_tidy_speaks_no_other_columns(sleep, effects, conf_int):
+    columns = list(sleep.tidy(effects, conf_int=conf_int).columns)
+    assert columns == [c for c in TIDY_COLUMNS if c in columns]
+    assert ("conf.low" in columns) == conf_int
+
+
+def test_tidy_agrees_with_broom_mixed(sleep):
+    for kind in ("fixed", "ran_pars", "ran_vals"):
+        theirs = pd.DataFrame(BROOM[kind]["rows"])
+        ours = sleep.tidy(kind, conf_int=True)
+        keys = [c for c in ("effect", "group", "level", "term") if c in theirs]
+        both = theirs.merge(ours, on=keys, suffixes=("_r", ""))
+        assert len(both) == len(theirs)
+        for column in [c for c in theirs if c not in keys]:
+            # broom.mixed tidied a fit by lme4's default optimiser.
+            np.testing.assert_allclose(
+                both[column], both[f"{column}_r"], rtol=2e-4, atol=1e-3, err_msg=column
+            )
+    assert sleep.tidy(EFFECTS)["effect"].value_counts().to_dict() == {
+        "fixed": 2,
+        "ran_pars": 4,
+        "ran_vals": 36,
+    }
+    with pytest.raises(DynstatError, match="unknown kind of effect"):
         sleep.tidy("random")
+    with pytest.raises(DynstatError, match="unknown kind of interval"):
+        sleep.tidy(conf_int=True, conf_method="guess")
 
 
-def test_glance_and_augment(sleep, r_data):
-    row = sleep.glance().iloc[0]
-    assert list(sleep.glance().columns) == [
-        "nobs",
-        "sigma",
-        "logLik",
-        "AIC",
-        "BIC",
-        "REMLcrit",
-        "df.residual",
-    ]
-    assert (row["nobs"], row["df.residual"]) == (180, 174)
-    table = sleep.augment()
-    assert list(table.columns) == ["Reaction", "Subject", ".fitted", ".resid", ".fixed"]
-    np.testing.assert_allclose(table[".fitted"] + table[".resid"], r_data("sleepstudy")["Reaction"])
-    np.testing.assert_allclose(
-        table[".fixed"], 251.405105 + 10.467286 * r_data("sleepstudy")["Days"], rtol=1e-6
-    )
+def test_glance_and_augment_agree_with_broom_mixed(sleep, r_data):
+    for m, key in ((sleep, "glance"), (sleep.update(REML=False), "glance_ml")):
+        theirs = BROOM[key]["rows"][0]
+        assert list(m.glance().columns) == BROOM[key]["names"]
+        np.testing.assert_allclose(m.glance().iloc[0].astype(float), [*theirs.values()], rtol=1e-5)
+    table, theirs = sleep.augment(), pd.DataFrame(BROOM["augment"]["rows"])
+    assert list(table.columns) == BROOM["augment"]["names"]
+    for column in AUGMENT_COLUMNS:
+        np.testing.assert_allclose(table[column].head(4), theirs[column], rtol=2e-4, err_msg=column)
+    assert list(table["Subject"]) == list(r_data("sleepstudy")["Subject"])
+
+
+def test_augment_names_the_variables_behind_transformed_columns(panel):
+    data = panel(0).assign(unused=1)
+    m = dynstat.lmer("I(y**2) ~ exp(x) + (1|model) + (1|category/prompt)", data)
+    expected = ["I(y**2)", "y", "x", "model", "category", "prompt"]
+    assert list(m.augment().columns[:6]) == expected
+    np.testing.assert_allclose(m.augment()["I(y**2)"], data["y"] ** 2)
+
+
+def test_xarray_holds_the_fit(sleep, tmp_path):
+    ds = sleep.to_xarray()
+    assert float(ds["fixef"].sel(term="Days")) == sleep.fixef["Days"]
+    modes = sleep.ranef().set_index(["term", "grp"])["condval"]
+    assert float(ds["ranef_Subject"].sel(Subject="309", column_Subject="Days")) == modes["Days", "309"]
+    assert ds["ranef_Subject"].shape == ds["condsd_Subject"].shape == (18, 2)
+    assert ds.attrs["criterion"] == sleep.criterion
+    path = tmp_path / "fit.nc"
+    ds.to_netcdf(path)
+    with xr.open_dataset(path) as again:
+        xr.testing.assert_equal(again.load(), ds)
+
+
+def test_xarray_of_nested_factors(panel):
+    m = dynstat.lmer("y ~ 1 + (1|category/prompt) + (x||model)", panel(2))
+    ds = m.to_xarray()
+    assert ds["ranef_prompt_category"].attrs["group"] == "prompt:category"
+    # lme4 takes terms of equally many levels from the last to the first.
+    assert list(ds["column_model"].values) == ["x", "(Intercept)"]
+    assert not ds["ranef_model"].isnull().any()
 
 
 def test_ranef_without_conditional_deviations(sleep):

@@ -26,7 +26,8 @@ fits <- lapply(oracle$cases, function(case) {
   m <- quiet(lmer(f, d, REML = case$REML, control = tight))
   rows <- few(nrow(d)); last <- tail(findbars(f), 1)[[1]]
   one <- as.formula(paste("~ (", deparse(last), ")"))
-  list(data = case$data, formula = case$formula, REML = case$REML, ranef = modes(m), rows = rows - 1,
+  list(data = case$data, formula = case$formula, REML = case$REML,
+       theta = I(unname(getME(m, "theta"))), ranef = modes(m), rows = rows - 1,
        fitted = unname(fitted(m))[rows], residuals = unname(residuals(m))[rows],
        scaled = unname(residuals(m, scaled = TRUE))[rows], fixed = unname(predict(m, re.form = NA))[rows],
        one = paste("~ (", deparse(last), ")"), one_term = unname(predict(m, re.form = one))[rows],
@@ -91,7 +92,8 @@ grammar <- lapply(c(
   "y ~ poly(x, 2) + (1|g)", "y ~ poly(x, 2):z + (1|g)", "y ~ bs(x, df = 4) + (1|g)", "y ~ bs(x, df = 5, degree = 2) + (1|g)",
   "y ~ scale(x) + (1|g)", "y ~ factor(run) + (1|g)", "y ~ C(f, contr.sum) + (1|g)", "y ~ C(f, contr.helmert) + (1|g)",
   "y ~ C(f, contr.sum) * x + (1|g)", "y ~ x.dot + log(x.dot) + (1|g)", "y ~ x + I(2 * x) + z + (1|g)",
-  "y ~ f + I(f == \"v\") + (1|g)", "log(y + 10) ~ x + (1|g)", "I(y^2) ~ x + (1|g)", "y ~ f:o + (1|g)", "y ~ x + z + x:z + (1|g)",
+  "y ~ f + I(f == \"v\") + (1|g)", "log(y + 10) ~ x + (1|g)", "I(y^2) ~ x + (1|g)", "y ~ f:o + (1|g)", "y ~ x + z + z:x + (1|g)", "y ~ o:x + f + x:f + (1|g)",
+  "y ~ f*x + o + o:f + (1|g)", "y ~ log(z) + x + x:log(z) + (1|g)", "y ~ x + (z:x + x|h)",
   "y ~ a*b*f + (1|g)", "y ~ x %in% f + (1|g)"), function(text) {
   l <- try(quiet(lFormula(as.formula(text), d, control = any_size)), silent = TRUE)
   if (inherits(l, "try-error")) return(list(formula = text, error = TRUE))
@@ -128,13 +130,25 @@ best <- function(f, reml) {
   k <- length(getME(quiet(lmer(f, s, REML = reml, control = lmerControl(optimizer = NULL))), "theta"))
   low <- getME(quiet(lmer(f, s, REML = reml, control = lmerControl(optimizer = NULL))), "lower")
   out <- NULL
+  keep <- function(ctl, start) {
+    m <- try(quiet(lmer(f, s, REML = reml, control = ctl, start = start)), silent = TRUE)
+    if (!inherits(m, "try-error") && (is.null(out) || crit(m) < crit(out))) out <<- m
+  }
+  crit <- function(m) unname(getME(m, "devcomp")$cmp[if (reml) "REML" else "dev"])
   for (start in list(NULL, ifelse(low == 0, .3, .1), ifelse(low == 0, .3, -.2), ifelse(low == 0, .05, 0)))
     for (opt in c("bobyqa", "nloptwrap")) {
       ctl <- if (opt == "bobyqa") tight else lmerControl(optimizer = "nloptwrap", calc.derivs = FALSE,
         optCtrl = list(xtol_abs = 1e-12, ftol_abs = 1e-12, maxeval = 1e5))
-      m <- try(quiet(lmer(f, s, REML = reml, control = ctl, start = start)), silent = TRUE)
-      if (!inherits(m, "try-error") && (is.null(out) || deviance(m, REML = reml) < deviance(out, REML = reml))) out <- m
+      keep(ctl, start)
     }
+  # On from the best, at the boundary and beside it, with ever smaller steps.
+  for (step in c(1e-2, 1e-3, 1e-4)) {
+    near <- lmerControl(optimizer = "bobyqa", calc.derivs = FALSE,
+                        optCtrl = list(rhobeg = step, rhoend = 1e-10, maxfun = 1e5))
+    th <- getME(out, "theta")
+    keep(near, th)
+    keep(near, ifelse(low == 0 & th < 1e-2, 0, th))
+  }
   out
 }
 singular <- list()
