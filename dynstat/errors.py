@@ -120,6 +120,16 @@ CODES: dict[str, Entry] = {
         _I,
         "The panel names the SHA-256 of a model's weights, and the file has another.",
     ),
+    "X215": Entry(
+        "device not available",
+        _U,
+        "The panel says `device: cuda`, and torch sees no CUDA device here.",
+    ),
+    "X216": Entry(
+        "device out of memory",
+        _C,
+        "A batch does not fit. Shards written before stay; `batch_tokens` bounds what is held at once.",
+    ),
     # preregistration
     "P301": Entry(
         "plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."

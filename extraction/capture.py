@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,14 +47,20 @@ def with_state(output: Any, state: Tensor) -> Any:
 
 @contextmanager
 def _hooked(blocks: list[nn.Module], into: list[Tensor]) -> Iterator[None]:
+    # Copied at once: a later step may write in place, and no layer is held twice.
     def first(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        into.append(args[0] if args else kwargs["hidden_states"])
+        state = args[0] if args else kwargs["hidden_states"]
+        into.append(state.new_empty((len(blocks) + 1, *state.shape)))
+        into[0][0] = state
 
-    def after(_: nn.Module, __: Any, output: Any) -> None:
-        into.append(state_of(output))
+    def after(layer: int) -> Callable[..., None]:
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            into[0][layer] = state_of(output)
+
+        return keep
 
     handles = [blocks[0].register_forward_pre_hook(first, with_kwargs=True)]
-    handles += [block.register_forward_hook(after) for block in blocks]
+    handles += [block.register_forward_hook(after(i + 1)) for i, block in enumerate(blocks)]
     try:
         yield
     finally:
@@ -82,4 +88,4 @@ def states(body: nn.Module, blocks: list[nn.Module], ids: Tensor) -> Tensor:
     out: list[Tensor] = []
     with torch.inference_mode(), _hooked(blocks, out):
         body(input_ids=ids, use_cache=False)
-    return torch.stack(out)
+    return out[0]

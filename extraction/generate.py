@@ -59,7 +59,7 @@ def generate(
     prompts : sequence of str
         Identifiers of the prompts.
     ids : Tensor of int64, shape (prompt, token)
-        Start token and prompt.
+        Start token and prompt, on the device of the model.
     samples : sequence of Sample
         Ways of writing; temperature 0 takes the most probable token.
     steps : int
@@ -85,11 +85,11 @@ def generate(
     """
     rows = ids.repeat_interleave(len(samples), 0)
     uniform = np.stack([draws(model.id, p, s, steps) for p in prompts for s in samples])
-    temperature = torch.tensor([s.temperature for _ in prompts for s in samples], dtype=torch.float64)[
-        :, None
-    ]
+    temperature = torch.tensor(
+        [[s.temperature] for _ in prompts for s in samples], dtype=torch.float64, device=ids.device
+    )
     greedy = temperature[:, 0] == 0
-    valid = torch.tensor(model.encoder.valid)
+    valid = torch.tensor(model.encoder.valid, device=ids.device)
     out = [rows]
     past, now = None, rows
     with torch.inference_mode():
@@ -115,7 +115,7 @@ def generate(
             place = logits.argmax(-1)
             if not bool(greedy.all()):
                 p = torch.softmax(logits / torch.where(greedy[:, None], 1.0, temperature), -1).cumsum(-1)
-                u = torch.from_numpy(uniform[:, step, None].copy()) * p[:, -1:]
+                u = torch.from_numpy(uniform[:, step, None].copy()).to(ids.device) * p[:, -1:]
                 drawn = torch.searchsorted(p, u, right=True)[:, 0].clamp_(max=len(valid) - 1)
                 place = torch.where(greedy, place, drawn)
             now = valid[place][:, None]

@@ -17,11 +17,14 @@ from torch import Tensor
 
 from dynstat.registry import METRICS, Metric, parse_metric
 
+from .device import to_numpy
 from .kernels import Reading
 from .models import Loaded
 
-# Bytes of one buffer of logits: it should stay in the cache; a matmul wants at least 32 rows.
+# Bytes of one buffer of logits: on a CPU it should stay in the cache, a GPU wants more work at a time; a
+# matmul wants at least 32 rows.
 BLOCK_BYTES = 4 << 20
+GPU_BLOCK_BYTES = 64 << 20
 _LEAST_ROWS = 32
 
 
@@ -57,7 +60,7 @@ def measure(
     model : Loaded
         Its read-out is used.
     ids : Tensor of int64, shape (row, token)
-        The tokens read.
+        The tokens read, on the device of the states.
     states : Tensor, shape (layer, row, token, width)
         Before the final norm.
     metrics : sequence of mapping
@@ -80,7 +83,7 @@ def measure(
     if "no_norm" in readouts:
         variant = _read(model, model.readout.without_norm(), ids, states, wanted)
         values |= {f"{name}__no_norm": array for name, array in variant.values.items()}
-    finite = plain.finite & np.isfinite(states.sum(-1, dtype=torch.float64).permute(1, 2, 0).numpy())
+    finite = plain.finite & np.isfinite(to_numpy(states.sum(-1, dtype=torch.float64).permute(1, 2, 0)))
     return Measured(values, plain.top1_id, plain.log_probability, _reach(finite))
 
 
@@ -99,7 +102,7 @@ def _geometry(metric: Metric, options: Mapping[str, Any], states: Tensor) -> np.
     function = metric.resolve()
     known = inspect.signature(function).parameters
     layers = [
-        function(states[i].numpy(), **{k: v for k, v in options.items() if k in known})
+        function(to_numpy(states[i]), **{k: v for k, v in options.items() if k in known})
         for i in range(states.shape[0])
     ]
     return np.stack(layers, -1).astype(np.float32)
@@ -117,16 +120,18 @@ def _read(
     flat = states.reshape(n_layers, n, width)
     following = torch.zeros_like(ids)
     following[:, :-1] = ids[:, 1:]
-    place = torch.zeros(model.encoder.valid[-1] + 1, dtype=torch.int64)
-    valid = torch.tensor(model.encoder.valid)
-    place[valid] = torch.arange(len(valid))
+    device = states.device
+    place = torch.zeros(model.encoder.valid[-1] + 1, dtype=torch.int64, device=device)
+    valid = torch.tensor(model.encoder.valid, device=device)
+    place[valid] = torch.arange(len(valid), device=device)
     target = place[following.reshape(-1)]
     out = {m.name: np.full((n, n_layers), np.nan, np.float32) for m, _ in metrics}
     top1 = np.full((n, n_layers), -1, np.int32)
     finite = np.zeros((n, n_layers), bool)
     spoken = np.full(n, np.nan)
-    step = max(_LEAST_ROWS, BLOCK_BYTES // (4 * len(valid)))
-    contiguous = int(valid[-1]) + 1 == len(valid)
+    block_bytes = BLOCK_BYTES if device.type == "cpu" else GPU_BLOCK_BYTES
+    step = max(_LEAST_ROWS, block_bytes // (4 * len(valid)))
+    contiguous = model.encoder.valid[-1] + 1 == len(valid)
     with torch.inference_mode():
         for start in range(0, n, step):
             block = slice(start, min(start + step, n))
@@ -134,9 +139,9 @@ def _read(
             for layer in range(n_layers):
                 logits = readout(flat[layer, block])
                 reading = Reading(logits[:, : len(valid)] if contiguous else logits[:, valid])
-                good = reading.finite.numpy()
+                good = to_numpy(reading.finite)
                 finite[block, layer] = good
-                top1[block, layer] = np.where(good, valid[reading.top1_id].numpy(), -1)
+                top1[block, layer] = np.where(good, to_numpy(valid[reading.top1_id]), -1)
                 for metric, options in metrics:
                     if "next_logits" not in metric.inputs:
                         out[metric.name][block, layer] = np.where(
@@ -148,7 +153,7 @@ def _read(
                         out[metric.name][block, layer - 1] = np.where(both, value, np.nan)
                 before = reading
             assert before is not None
-            spoken[block] = np.where(good, before.log_probability(target[block]).numpy(), np.nan)
+            spoken[block] = np.where(good, to_numpy(before.log_probability(target[block])), np.nan)
     log_probability = np.full((rows, length), np.nan, np.float32)
     log_probability[:, 1:] = np.minimum(spoken.reshape(rows, length)[:, :-1], 0.0)
     shape = (rows, length, n_layers)
@@ -163,6 +168,6 @@ def _read(
 def _apply(metric: Metric, options: Mapping[str, Any], *readings: Reading) -> np.ndarray:
     kernel = METRICS.kernel(metric.id)
     if kernel is not None and options.get("kind", "jsd") == "jsd":
-        return kernel(*readings, **options).numpy()
+        return to_numpy(kernel(*readings, **options))
     # No kernel for it: the definition itself, in NumPy.
-    return np.asarray(metric.resolve()(*(r.logits.numpy() for r in readings), **options))
+    return np.asarray(metric.resolve()(*(to_numpy(r.logits) for r in readings), **options))

@@ -49,6 +49,11 @@ class Loaded:
     context: int | None
 
     @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.lm.device
+
+    @property
     def id(self) -> str:
         """The panel's name of the model."""
         return self.source.spec.id
@@ -69,7 +74,7 @@ class Loaded:
         }
 
 
-def load(source: Source, encoder: Encoder) -> Loaded:
+def load(source: Source, encoder: Encoder, device: str = "cpu") -> Loaded:
     """Load a model for reading.
 
     Parameters
@@ -78,6 +83,8 @@ def load(source: Source, encoder: Encoder) -> Loaded:
         Its files.
     encoder : Encoder
         Its tokenizer.
+    device : {"cpu", "cuda"}, optional
+        Where it is put.
 
     Returns
     -------
@@ -103,6 +110,7 @@ def load(source: Source, encoder: Encoder) -> Loaded:
             expected=f"below {min(rows, head)}, the rows of the embedding",
             mend="name the tokenizer the model was trained with",
         )
+    lm.to(device)
     blocks = blocks_of(lm)
     return Loaded(
         source, encoder, lm, lm.base_model, blocks, trace(lm, blocks, source.spec.id), context_of(lm.config)

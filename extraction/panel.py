@@ -115,6 +115,8 @@ class Panel:
         Threads of torch; part of the identity, since sums depend on how work is split.
     batch_tokens : int
         Bound on the tokens of one batch, the unit of work and of a shard.
+    device : {"cpu", "cuda"}
+        Where it is computed; part of the identity, since GPUs sum in another order.
     """
 
     id: str
@@ -135,6 +137,7 @@ class Panel:
     metrics: tuple[Mapping[str, Any], ...]
     threads: int
     batch_tokens: int
+    device: str = "cpu"
 
     def prompts(self) -> list[dict[str, Any]]:
         """Read the prompts of the panel's split.
@@ -191,6 +194,8 @@ class Panel:
             "metrics": [dict(m) for m in self.metrics],
             "threads": self.threads,
             "batch_tokens": self.batch_tokens,
+            # Named only where it is not the CPU, so that panels keep the hash that locks have bound.
+            **({} if self.device == "cpu" else {"device": self.device}),
         }
 
     def inputs(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ READOUTS = ("logit_lens", "no_norm")
 _KEYS = {
     "dynstat", "id", "title", "license", "models", "tokenizer", "prompts", "samples", "budget", "mode",
     "start_token", "end_of_text", "truncate", "nonfinite", "readouts", "metrics", "threads", "batch_tokens",
+    "device",
 }  # fmt: skip
 _MODEL_KEYS = {
     "id", "path", "repo", "revision", "gguf", "tokenizer", "family", "factors", "weights_sha256",
@@ -66,6 +67,7 @@ def read_panel(file: Path) -> Panel:
         metrics=_metrics(raw.get("metrics", list(METRICS_BY_DEFAULT)), where),
         threads=_whole(raw, "threads", 1, where, least=1),
         batch_tokens=_whole(raw, "batch_tokens", 8192, where, least=1),
+        device=_choice(raw, "device", ("cpu", "cuda"), where),
     )
 
 

@@ -89,7 +89,7 @@ def trace(lm: Any, blocks: list[nn.Module], where: str = "") -> ReadOut:
         X207 where the read-out differs from the model.
     """
     rows = lm.get_input_embeddings().weight.shape[0]
-    ids = (torch.arange(_PROBE)[None] * 37 + 11) % rows
+    ids = (torch.arange(_PROBE, device=lm.device)[None] * 37 + 11) % rows
     chain = _called_after(lm, blocks[-1], ids)
     captured = states(lm.base_model, blocks, ids)
     layers = sorted({0, len(blocks) // 2, len(blocks)})

@@ -103,6 +103,10 @@ def _guard(plan: Plan, store: Path, locks: Sequence[str | os.PathLike[str]], *, 
             where=str(store),
             mend="choose a new folder",
         )
+    if work and plan.panel.device != "cpu":
+        from .device import check_device
+
+        check_device(plan.panel)
     if work and any(p["split"] == SPLIT for p in plan.prompts):
         admit(plan.panel, plan.inputs, store, locks)
 
@@ -117,26 +121,25 @@ def _is_foreign(store: Path) -> bool:
 def _extract_model(plan: Plan, index: int, work: list[tuple[Batch, Path]]) -> Iterator[int]:
     """Write one model's shards; yield the runs done."""
     # Here and not above, so that a run with nothing left to do loads no model library.
-    import torch
-
     from dynstat.dataset.io import save
 
+    from .device import arithmetic
     from .models import load
     from .shard import provenance, read_batch
 
-    torch.set_num_threads(plan.panel.threads)
-    model = load(plan.sources[index], plan.encoders[index])
-    card = model.card(plan.inputs["models"][index])
-    known = provenance(plan.panel, model)
-    done = 0
-    yield done
-    for batch, path in work:
-        started = time.time()
-        ds = read_batch(plan, model, card, batch)
-        when = {"started": round(started, 3), "seconds": round(time.time() - started, 3)}
-        ds.attrs["provenance"] = canonical_json(known | when).decode()
-        save(ds, path)
-        for left in path.parent.glob(f".{path.stem}.*"):  # by a run that was killed while it wrote
-            left.unlink(missing_ok=True)
-        done += batch.rows
+    with arithmetic(plan.panel):
+        model = load(plan.sources[index], plan.encoders[index], plan.panel.device)
+        card = model.card(plan.inputs["models"][index])
+        known = provenance(plan.panel, model)
+        done = 0
         yield done
+        for batch, path in work:
+            started = time.time()
+            ds = read_batch(plan, model, card, batch)
+            when = {"started": round(started, 3), "seconds": round(time.time() - started, 3)}
+            ds.attrs["provenance"] = canonical_json(known | when).decode()
+            save(ds, path)
+            for left in path.parent.glob(f".{path.stem}.*"):  # by a run that was killed while it wrote
+                left.unlink(missing_ok=True)
+            done += batch.rows
+            yield done

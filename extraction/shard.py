@@ -21,6 +21,7 @@ from dynstat.registry import METRICS, parse_metric
 
 from .batches import Batch
 from .capture import states
+from .device import name_of, to_numpy
 from .generate import generate
 from .lens import measure
 from .models import Loaded
@@ -39,7 +40,7 @@ def read_batch(plan: Plan, model: Loaded, card: Mapping[str, Any], batch: Batch)
         One model, the batch's prompts and samples.
     """
     panel = plan.panel
-    ids = torch.tensor(batch.ids)
+    ids = torch.tensor(batch.ids, device=model.device)
     n_prompt = ids.shape[1]
     names = [str(p["id"]) for p in batch.prompts]
     sequences = generate(
@@ -49,7 +50,7 @@ def read_batch(plan: Plan, model: Loaded, card: Mapping[str, Any], batch: Batch)
     measured = measure(
         model, sequences, states(model.body, model.blocks, sequences), panel.metrics, panel.readouts
     )
-    token = sequences.numpy().astype(np.int32)
+    token = to_numpy(sequences).astype(np.int32)
     written = token[:, n_prompt:]
     ended = written == model.encoder.end_of_text
     first_end = np.where(ended.any(1), ended.argmax(1), -1) if batch.steps else np.full(batch.rows, -1)
@@ -159,7 +160,7 @@ def provenance(panel: Panel, model: Loaded) -> dict[str, Any]:
         "tokenizers": tokenizers.__version__,
         "numpy": np.__version__,
         "threads": panel.threads,
-        "device": "cpu",
+        "device": name_of(model.device),
         "machine": platform.machine(),
         "system": platform.system(),
         "readout": model.readout.describe(),

@@ -191,3 +191,25 @@ def test_blocks_bound_what_is_held_and_change_nothing(load_tiny, monkeypatch):
             atol=1e-5,
             equal_nan=True,
         )
+
+
+def test_states_are_kept_as_they_were():
+    """A block that writes into its input changes no state that was taken before."""
+
+    class Adds(torch.nn.Module):
+        def forward(self, hidden_states):
+            return hidden_states.add_(1.0)
+
+    class Body(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList([Adds(), Adds()])
+
+        def forward(self, input_ids, use_cache):
+            state = input_ids[..., None].double()
+            for layer in self.layers:
+                state = layer(hidden_states=state)
+
+    body = Body()
+    got = states(body, list(body.layers), torch.tensor([[5, 7]]))
+    assert got.shape == (3, 1, 2, 1) and got[:, 0, :, 0].tolist() == [[5, 7], [6, 8], [7, 9]]
