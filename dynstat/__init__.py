@@ -23,6 +23,16 @@ _PUBLIC = {
     "category_variances": "dynstat.mixed",
     "dstudy": "dynstat.mixed",
     "plan_for": "dynstat.mixed",
+    "anova": "dynstat.mixed.lmer_anova",
+    "bootstrap": "dynstat.mixed",
+    "confint": "dynstat.mixed",
+    "contest": "dynstat.mixed",
+    "delete_group_jackknife": "dynstat.mixed",
+    "equivalence": "dynstat.mixed",
+    "product_weight_bootstrap": "dynstat.mixed",
+    "profile": "dynstat.mixed",
+    "ranova": "dynstat.mixed",
+    "unit_bootstrap": "dynstat.mixed",
     "icc": "dynstat.mixed",
     "r2": "dynstat.mixed",
     "part_r2": "dynstat.mixed",
@@ -88,11 +98,21 @@ if TYPE_CHECKING:
     from .errors import DynstatWarning as DynstatWarning
     from .inference.decision import Decision as Decision
     from .inference.estimate import Estimate as Estimate
+    from .mixed import bootstrap as bootstrap
     from .mixed import category_variances as category_variances
+    from .mixed import confint as confint
+    from .mixed import contest as contest
     from .mixed import decompose as decompose
+    from .mixed import delete_group_jackknife as delete_group_jackknife
     from .mixed import dstudy as dstudy
+    from .mixed import equivalence as equivalence
     from .mixed import icc as icc
     from .mixed import lmer as lmer
     from .mixed import part_r2 as part_r2
     from .mixed import plan_for as plan_for
+    from .mixed import product_weight_bootstrap as product_weight_bootstrap
+    from .mixed import profile as profile
     from .mixed import r2 as r2
+    from .mixed import ranova as ranova
+    from .mixed import unit_bootstrap as unit_bootstrap
+    from .mixed.lmer_anova import anova as anova

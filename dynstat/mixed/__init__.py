@@ -14,6 +14,16 @@ _PUBLIC = {
     "category_variances": "by_category",
     "dstudy": "decision_study",
     "plan_for": "decision_study",
+    "bootstrap": "parametric_bootstrap",
+    "compare": "comparison",
+    "confint": "intervals",
+    "contest": "contrasts",
+    "delete_group_jackknife": "resampling",
+    "equivalence": "contrasts",
+    "product_weight_bootstrap": "resampling",
+    "profile": "profiling",
+    "ranova": "comparison",
+    "unit_bootstrap": "resampling",
     "icc": "explained",
     "part_r2": "explained",
     "r2": "explained",
@@ -22,14 +32,24 @@ __all__ = [
     "CategoryVariances",
     "Decomposition",
     "LmerResult",
+    "bootstrap",
     "category_variances",
+    "compare",
+    "confint",
+    "contest",
     "decompose",
+    "delete_group_jackknife",
     "dstudy",
+    "equivalence",
     "icc",
     "lmer",
     "part_r2",
     "plan_for",
+    "product_weight_bootstrap",
+    "profile",
     "r2",
+    "ranova",
+    "unit_bootstrap",
 ]
 
 
@@ -41,8 +61,14 @@ def __getattr__(name: str) -> Any:
 
 if TYPE_CHECKING:
     from .by_category import CategoryVariances, category_variances
+    from .comparison import compare, ranova
+    from .contrasts import contest, equivalence
     from .decision_study import dstudy, plan_for
     from .decomposition import Decomposition, decompose
     from .explained import icc, part_r2, r2
     from .fit import lmer
+    from .intervals import confint
+    from .parametric_bootstrap import bootstrap
+    from .profiling import profile
+    from .resampling import delete_group_jackknife, product_weight_bootstrap, unit_bootstrap
     from .result import LmerResult

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+
+import dynstat
+from dynstat.errors import DynstatWarning
 
 ORACLES = Path(__file__).parent.parent / "oracles"
 SD = {"model": 0.5, "category": 0.6, "prompt": 0.4, "both": 0.3, "cell": 0.35, "residual": 0.7}
@@ -22,6 +27,19 @@ def r_data() -> Callable[[str], pd.DataFrame]:
         return frame
 
     return read
+
+
+@pytest.fixture(scope="session")
+def fitted(r_data) -> Callable[..., dynstat.mixed.LmerResult]:
+    """Fit a formula to R's data once for all tests."""
+
+    @cache
+    def fit(name: str, formula: str, reml: bool = True) -> dynstat.mixed.LmerResult:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DynstatWarning)
+            return dynstat.lmer(formula, r_data(name), REML=reml)
+
+    return fit
 
 
 @pytest.fixture(scope="session")
