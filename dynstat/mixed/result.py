@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from ..inference.estimate import Estimate
     from ..inference.resample import Rng
+    from .contrasts import Contrast
     from .fit import FitRecord
+    from .parametric_bootstrap import Bootstrap, Statistic
+    from .profiling import Profile
+    from .resampling import Jackknife
 
 Array = NDArray[np.float64]
 
@@ -191,28 +196,28 @@ class LmerResult:
     def predict(
         self, newdata: pd.DataFrame | None = None, re: str = "all", allow_new_levels: bool = False
     ) -> pd.Series:
-        """Predict; see :func:`dynstat.mixed.predict.predict`."""
-        from .predict import predict
+        """Predict; see :func:`dynstat.mixed.predict`."""
+        from .prediction import predict
 
         return predict(self, newdata, re, allow_new_levels)
 
     def simulate(self, n: int = 1, rng: Rng = None, re: str = "none") -> pd.DataFrame:
-        """Draw outcomes; see :func:`dynstat.mixed.simulate.simulate`."""
-        from .simulate import simulate
+        """Draw outcomes; see :func:`dynstat.mixed.simulate`."""
+        from .simulation import simulate
 
         return simulate(self, n, rng, re)
 
     def refit(self, y: ArrayLike | pd.Series) -> LmerResult:
-        """Fit another outcome; see :func:`dynstat.mixed.update.refit`."""
-        from .update import refit
+        """Fit another outcome; see :func:`dynstat.mixed.refit`."""
+        from .refitting import refit
 
         return refit(self, y)
 
     def update(
         self, formula: str | None = None, data: pd.DataFrame | None = None, REML: bool | None = None
     ) -> LmerResult:
-        """Fit another formula, data or criterion; see :func:`dynstat.mixed.update.update`."""
-        from .update import update
+        """Fit another formula, data or criterion; see :func:`dynstat.mixed.update`."""
+        from .refitting import update
 
         return update(self, formula, data, REML)
 
@@ -229,6 +234,71 @@ class LmerResult:
         from .broom import tidy
 
         return tidy(self, effects, conf_int=conf_int, conf_level=conf_level, conf_method=conf_method, ddf=ddf)
+
+    def confint(
+        self,
+        parameters: Sequence[str] | str | None = None,
+        *,
+        method: str = "profile",
+        level: float = 0.95,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Return intervals by profile, Wald or bootstrap; see :func:`dynstat.confint`."""
+        from .intervals import confint
+
+        return confint(self, parameters, method=method, level=level, **options)
+
+    def profile(self, parameters: Sequence[str] | str | None = None) -> Profile:
+        """Profile the deviance; see :func:`dynstat.profile`."""
+        from .profiling import profile
+
+        return profile(self, parameters)
+
+    def anova(
+        self, *others: LmerResult, type: str | int = "III", ddf: str | None = None, **options: Any
+    ) -> pd.DataFrame:
+        """Test the terms of the fixed part, or compare with other fits; see :func:`dynstat.anova`."""
+        from .lmer_anova import anova
+
+        return anova(self, *others, type=type, ddf=ddf, **options)
+
+    def ranova(self, *, reduce_terms: bool = True) -> pd.DataFrame:
+        """Test every random term; see :func:`dynstat.ranova`."""
+        from .comparison import ranova
+
+        return ranova(self, reduce_terms=reduce_terms)
+
+    def contest(
+        self, contrasts: Contrast, *, rhs: ArrayLike = 0.0, joint: bool = True, ddf: str | None = None
+    ) -> pd.DataFrame:
+        """Test linear contrasts of the fixed effects; see :func:`dynstat.contest`."""
+        from .contrasts import contest
+
+        return contest(self, contrasts, rhs=rhs, joint=joint, ddf=ddf)
+
+    def equivalence(
+        self, contrast: ArrayLike | Mapping[str, float], low: float, high: float, **options: Any
+    ) -> Estimate:
+        """Test whether a contrast lies between two bounds; see :func:`dynstat.equivalence`."""
+        from .contrasts import equivalence
+
+        return equivalence(self, contrast, low, high, **options)
+
+    def bootstrap(
+        self, statistic: Statistic | None = None, *, nsim: int = 1000, rng: Rng = None
+    ) -> Bootstrap:
+        """Redraw outcomes from the fit and fit them again; see :func:`dynstat.bootstrap`."""
+        from .parametric_bootstrap import bootstrap
+
+        return bootstrap(self, statistic, nsim=nsim, rng=rng)
+
+    def jackknife(
+        self, statistic: Statistic | None = None, *, unit: str, strata: str | None = None
+    ) -> Jackknife:
+        """Leave out groups of units; see :func:`dynstat.delete_group_jackknife`."""
+        from .resampling import delete_group_jackknife
+
+        return delete_group_jackknife(self, statistic, unit=unit, strata=strata)
 
     def glance(self) -> pd.DataFrame:
         """Return one row: nobs, sigma, logLik, AIC, BIC, REMLcrit or deviance, df.residual."""
