@@ -197,19 +197,19 @@ class LmerResult:
         self, newdata: pd.DataFrame | None = None, re: str = "all", allow_new_levels: bool = False
     ) -> pd.Series:
         """Predict; see :func:`dynstat.mixed.predict`."""
-        from .prediction import predict
+        from .predict import predict
 
         return predict(self, newdata, re, allow_new_levels)
 
     def simulate(self, n: int = 1, rng: Rng = None, re: str = "none") -> pd.DataFrame:
         """Draw outcomes; see :func:`dynstat.mixed.simulate`."""
-        from .simulation import simulate
+        from .simulate import simulate
 
         return simulate(self, n, rng, re)
 
     def refit(self, y: ArrayLike | pd.Series) -> LmerResult:
         """Fit another outcome; see :func:`dynstat.mixed.refit`."""
-        from .refitting import refit
+        from .update import refit
 
         return refit(self, y)
 
@@ -217,7 +217,7 @@ class LmerResult:
         self, formula: str | None = None, data: pd.DataFrame | None = None, REML: bool | None = None
     ) -> LmerResult:
         """Fit another formula, data or criterion; see :func:`dynstat.mixed.update`."""
-        from .refitting import update
+        from .update import update
 
         return update(self, formula, data, REML)
 
