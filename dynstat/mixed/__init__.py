@@ -24,6 +24,10 @@ _PUBLIC = {
     "profile": "profiling",
     "ranova": "comparison",
     "unit_bootstrap": "resampling",
+    "predict": "prediction",
+    "refit": "refitting",
+    "simulate": "simulation",
+    "update": "refitting",
     "icc": "explained",
     "part_r2": "explained",
     "r2": "explained",
@@ -45,11 +49,15 @@ __all__ = [
     "lmer",
     "part_r2",
     "plan_for",
+    "predict",
     "product_weight_bootstrap",
     "profile",
     "r2",
     "ranova",
+    "refit",
+    "simulate",
     "unit_bootstrap",
+    "update",
 ]
 
 
@@ -69,6 +77,9 @@ if TYPE_CHECKING:
     from .fit import lmer
     from .intervals import confint
     from .parametric_bootstrap import bootstrap
+    from .prediction import predict
     from .profiling import profile
+    from .refitting import refit, update
     from .resampling import delete_group_jackknife, product_weight_bootstrap, unit_bootstrap
     from .result import LmerResult
+    from .simulation import simulate

@@ -352,7 +352,7 @@ def _simulated(
     """Return likelihood ratios of outcomes drawn from the smaller model."""
     from .batched import fit_many
     from .result import LmerResult
-    from .simulate import simulate
+    from .simulation import simulate
 
     solution = small_pls.solve(small_theta)
     null = LmerResult.build(small.design, small_pls, small_theta, solution, small.record, small.singular)

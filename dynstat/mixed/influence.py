@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..errors import DynstatError
-from .predict import needs_rows
+from .prediction import needs_rows
 
 if TYPE_CHECKING:
     from .result import LmerResult

@@ -122,7 +122,7 @@ def bootstrap(
     DynstatWarning
         Where replicates could not be fitted.
     """
-    from .simulate import simulate
+    from .simulation import simulate
 
     if nsim < 2:
         raise DynstatError("S404", "a bootstrap needs replicates", found=nsim, expected="at least 2")
@@ -130,7 +130,7 @@ def bootstrap(
     outcomes = simulate(m, nsim, generator).to_numpy()
     how = "parametric bootstrap, outcomes redrawn from the fit"
     if statistic is not None:
-        from .update import refit
+        from .refitting import refit
 
         fits = (lambda b=b: refit(m, outcomes[:, b]) for b in range(nsim))
         estimate, draws, failed = evaluate(m, statistic, fits)

@@ -197,29 +197,33 @@ class LmerResult:
         self, newdata: pd.DataFrame | None = None, re: str = "all", allow_new_levels: bool = False
     ) -> pd.Series:
         """Predict; see :func:`dynstat.mixed.predict`."""
-        from .predict import predict
+        from .prediction import predict
 
         return predict(self, newdata, re, allow_new_levels)
 
     def simulate(self, n: int = 1, rng: Rng = None, re: str = "none") -> pd.DataFrame:
         """Draw outcomes; see :func:`dynstat.mixed.simulate`."""
-        from .simulate import simulate
+        from .simulation import simulate
 
         return simulate(self, n, rng, re)
 
     def refit(self, y: ArrayLike | pd.Series) -> LmerResult:
         """Fit another outcome; see :func:`dynstat.mixed.refit`."""
-        from .update import refit
+        from .refitting import refit
 
         return refit(self, y)
 
     def update(
-        self, formula: str | None = None, data: pd.DataFrame | None = None, REML: bool | None = None
+        self,
+        formula: str | None = None,
+        data: pd.DataFrame | None = None,
+        REML: bool | None = None,
+        weights: str | ArrayLike | None = None,
     ) -> LmerResult:
         """Fit another formula, data or criterion; see :func:`dynstat.mixed.update`."""
-        from .update import update
+        from .refitting import update
 
-        return update(self, formula, data, REML)
+        return update(self, formula, data, REML, weights)
 
     def tidy(
         self,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import DynstatError
 from ..inference.resample import Rng, as_generator
-from .predict import chosen_columns, needs_rows
+from .prediction import chosen_columns, needs_rows
 
 if TYPE_CHECKING:
     from .result import LmerResult

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import DynstatError, DynstatWarning
 from .formula import MixedFormula, Token, parse_formula, split_terms, tokenise
-from .predict import needs_rows
+from .prediction import needs_rows
 
 if TYPE_CHECKING:
     from .result import LmerResult
@@ -52,6 +52,7 @@ def update(
     formula: str | None = None,
     data: pd.DataFrame | None = None,
     REML: bool | None = None,
+    weights: str | ArrayLike | None = None,
 ) -> LmerResult:
     """Fit again with another formula, other data, or the other criterion.
 
@@ -64,15 +65,45 @@ def update(
         Default the frame of the fit, as it was then.
     REML : bool, optional
         Default as in the fit.
+    weights : str or array, optional
+        Of the rows; default those of the fit, which new data do not have.
+
+    Raises
+    ------
+    DynstatError
+        S404 where a weighted fit is to read rows whose weights it does not know.
     """
     from .fit import lmer
 
+    text = m.formula if formula is None else merge(m.design.formula, formula)
+    reml = m.reml if REML is None else REML
+    known = m.design.cells is not None and weights is None
     if data is None:
         needs_rows(m)
         data = m.design.data
-    text = m.formula if formula is None else merge(m.design.formula, formula)
-    assert data is not None
-    return lmer(text, data, REML=m.reml if REML is None else REML)
+        assert data is not None
+    elif known:
+        raise _unknown_weights(m, len(data))
+    if not known:
+        return lmer(text, data, REML=reml) if weights is None else lmer(text, data, reml, weights)
+    assert m.design.cells is not None
+    each = np.ones(len(data))
+    each[m.design.positions] = m.design.cells.weights
+    out = lmer(text, data, reml, each)
+    if new := np.setdiff1d(out.design.positions, m.design.positions).size:
+        # Rows that were left out for a column which the new formula does not name.
+        raise _unknown_weights(m, new)
+    return out
+
+
+def _unknown_weights(m: LmerResult, n: int) -> DynstatError:
+    return DynstatError(
+        "S404",
+        "the weights of these rows are not known",
+        where=m.formula,
+        found=f"{n} rows without a weight",
+        mend="give weights= to update",
+    )
 
 
 def merge(old: MixedFormula, new: str) -> str:
@@ -125,7 +156,8 @@ def merge(old: MixedFormula, new: str) -> str:
     if taken:
         from formulaic import Formula
 
-        fixed = str(Formula(fixed)) or "0"
+        left_over = [str(t) for t in Formula(fixed)]
+        fixed = " + ".join(left_over if "1" in left_over else ["0", *left_over])
     return " + ".join([f"{response} ~ {fixed or '1'}", *(f"({c} | {g})" for c, g in random)])
 
 

@@ -99,8 +99,9 @@ def chosen_columns(m: LmerResult, re: str) -> list[list[int]]:
     for term in asked.random:
         names: tuple[str, ...] = ("(Intercept)",)
         if term.columns != "1":
-            needs_rows(m)
-            assert m.design.data is not None
+            if m.design.data is None:
+                needs_rows(m)
+                continue
             rows = m.design.data.iloc[m.design.positions]
             if unknown := [v for v in variables(term.columns) if v not in rows.columns]:
                 raise _not_in_model(re, unknown[0], m)
@@ -118,8 +119,13 @@ def chosen_columns(m: LmerResult, re: str) -> list[list[int]]:
 def _fixed(m: LmerResult, newdata: pd.DataFrame) -> Array:
     coding = m.design.coding
     if coding is None:
-        needs_rows(m)
-        raise AssertionError("a design of rows has a coding")
+        raise DynstatError(
+            "S404",
+            "this fit does not know how its columns were made",
+            where=m.formula,
+            found="a fit from streamed sums",
+            mend="give lmer a frame",
+        )
     _check_columns(coding.variables, newdata, m.formula)
     return coding.columns(newdata) @ m.solution.beta
 
@@ -178,12 +184,15 @@ def _not_in_model(re: str, what: str, m: LmerResult) -> DynstatError:
 
 
 def needs_rows(m: LmerResult) -> None:
-    """Refuse a fit from streamed sums, which has no rows (S404)."""
-    if m.design.coding is None or m.design.data is None or not m.design.n:
+    """Refuse a fit from streamed sums or compressed rows, which has no single rows (S404)."""
+    cells = m.design.cells
+    whole = cells is None or bool(np.all(cells.counts == 1))
+    if m.design.coding is None or m.design.data is None or not m.design.n or not whole:
         raise DynstatError(
             "S404",
-            "this fit keeps no rows",
+            "this fit keeps no single rows",
             where=m.formula,
-            found="a fit from streamed sums",
-            mend="fit a frame with lmer to predict, simulate or refit",
+            found="a fit from chunks, whose rows were summed",
+            expected="a fit of a frame",
+            mend="predict(newdata=...) where that is enough; else give lmer a frame",
         )
