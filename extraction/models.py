@@ -36,8 +36,6 @@ class Loaded:
         Its layers, in order.
     readout : ReadOut
         From a state to logits, verified.
-    context : int or None
-        Most tokens it can read; None where it has no bound.
     """
 
     source: Source
@@ -46,7 +44,6 @@ class Loaded:
     body: nn.Module
     blocks: list[nn.Module]
     readout: ReadOut
-    context: int | None
 
     @property
     def device(self) -> torch.device:
@@ -112,18 +109,7 @@ def load(source: Source, encoder: Encoder, device: str = "cpu") -> Loaded:
         )
     lm.to(device)
     blocks = blocks_of(lm)
-    return Loaded(
-        source, encoder, lm, lm.base_model, blocks, trace(lm, blocks, source.spec.id), context_of(lm.config)
-    )
-
-
-def context_of(config: Any) -> int | None:
-    """Return the most tokens a model can read, or None where its config names no bound."""
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
+    return Loaded(source, encoder, lm, lm.base_model, blocks, trace(lm, blocks, source.spec.id))
 
 
 def _from_files(source: Source) -> Any:

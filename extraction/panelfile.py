@@ -203,10 +203,15 @@ def _samples(raw: object, budget: int, mode: str, where: str) -> tuple[Sample, .
     keys = check_keys(raw, {"seeds", "temperatures", "greedy"}, f"{where}: samples")
     seeds, temperatures = keys.get("seeds", []), keys.get("temperatures", [])
     greedy = _flag(keys, "greedy", where)
-    if not _all_of(seeds, int) or any(s < 0 for s in seeds):
-        raise _bad("seeds", seeds, "a list of different whole numbers from 0 on", where)
-    if not _all_of(temperatures, (int, float)) or not all(0 < t < float("inf") for t in temperatures):
-        raise _bad("temperatures", temperatures, "a list of different numbers above 0", where)
+    # Beyond 2^53 JSON, by which a panel is hashed, has no exact number.
+    if not _all_of(seeds, int) or any(not 0 <= s < 2**53 for s in seeds):
+        raise _bad("seeds", seeds, "a list of different whole numbers from 0 to 2^53 - 1", where)
+    # A label keeps six digits; nearer to 0 the logits overflow, and greedy is what is meant.
+    named = _all_of(temperatures, (int, float)) and {f"{float(t):g}" for t in temperatures}
+    if named is False or len(named) < len(temperatures) or not all(1e-6 <= t <= 1e6 for t in temperatures):
+        raise _bad(
+            "temperatures", temperatures, "a list of numbers from 1e-6 to 1e6, different in six digits", where
+        )
     if bool(seeds) != bool(temperatures) or not (seeds or greedy):
         raise _bad("samples", raw, "seeds and temperatures, or greedy: true, or all three", where)
     out = [Sample("greedy", -1, 0.0, budget, mode)] if greedy else []

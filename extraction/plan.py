@@ -66,9 +66,10 @@ class Plan:
         self.sources: list[Source] = [locate(spec) for spec in panel.models]
         self.inputs = panel.inputs()
         self.encoders: list[Encoder] = [encoder(source, panel) for source in self.sources]
+        self.configs = [_config(source) for source in self.sources]
         self.batches: list[Batch] = []
-        for i, source in enumerate(self.sources):
-            self.batches += plan_batches(panel, i, self.encoders[i], source_context(source), self.prompts)
+        for i, config in enumerate(self.configs):
+            self.batches += plan_batches(panel, i, self.encoders[i], _context(config), self.prompts)
         self.names = [b.name(self.inputs["models"][b.model], panel) for b in self.batches]
 
     @cached_property
@@ -84,7 +85,8 @@ class Plan:
     def estimate(self, store: Path) -> Estimate:
         """Return what the run takes."""
         missing = self.missing(store)
-        layers = [source_layers(s) for s in self.sources]
+        # The input of the first block is a layer too.
+        layers = [int(config.num_hidden_layers) + 1 for config in self.configs]
         tokens = [b.rows * b.length for b in self.batches]
         points = [n * layers[b.model] for n, b in zip(tokens, self.batches, strict=True)]
         runs = sum(b.rows for b in self.batches)
@@ -100,37 +102,28 @@ class Plan:
         )
 
 
-def source_context(source: Source) -> int | None:
-    """Return the context of a model from its config, without its weights."""
-    from .models import context_of
-
-    return context_of(_config(source))
-
-
-def source_layers(source: Source) -> int:
-    """Return the number of layer indices of a model, the input of its first block included."""
-    return int(_config(source).num_hidden_layers) + 1
-
-
-_configs: dict[Path, Any] = {}
+def _context(config: Any) -> int | None:
+    """Return the most tokens a model can read, or None where its config names no bound."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
 
 
 def _config(source: Source) -> Any:
     from transformers import AutoConfig
 
-    key = source.weights[0]
-    if key not in _configs:
-        kind = {"gguf_file": source.weights[0].name} if source.is_gguf else {}
-        try:
-            found = AutoConfig.from_pretrained(
-                str(source.folder), local_files_only=True, trust_remote_code=False, **kind
-            )
-        except Exception as e:  # a damaged config fails in many ways below
-            raise DynstatError(
-                "F003",
-                f"the config of model {source.spec.id!r} cannot be read: {str(e).splitlines()[0]}",
-                where=str(source.folder),
-                mend="fetch its files again",
-            ) from e
-        _configs[key] = found.get_text_config()
-    return _configs[key]
+    kind = {"gguf_file": source.weights[0].name} if source.is_gguf else {}
+    try:
+        found = AutoConfig.from_pretrained(
+            str(source.folder), local_files_only=True, trust_remote_code=False, **kind
+        )
+    except Exception as e:  # a damaged config fails in many ways below
+        raise DynstatError(
+            "F003",
+            f"the config of model {source.spec.id!r} cannot be read: {(str(e) or repr(e)).splitlines()[0]}",
+            where=str(source.folder),
+            mend="fetch its files again",
+        ) from e
+    return found.get_text_config()

@@ -96,6 +96,15 @@ def _guard(plan: Plan, store: Path, locks: Sequence[str | os.PathLike[str]], *, 
                 expected=plan.hash[:16],
                 mend="choose another folder: models, prompts and settings make a panel",
             )
+        if strange := _unplanned(plan, store):
+            raise DynstatError(
+                "X212",
+                "the store holds shards that are not of this panel as it is described now",
+                where=str(store),
+                found=", ".join(strange[:3]) + (", …" if len(strange) > 3 else ""),
+                expected="shards of these factors and families, by this version of dynstat",
+                mend="choose another folder; joined, the two would contradict each other",
+            )
     elif _is_foreign(store):
         raise DynstatError(
             "X212",
@@ -116,6 +125,11 @@ def _is_foreign(store: Path) -> bool:
     if not store.is_dir():
         return store.exists()
     return any(not f.name.startswith(".") and f.name != LEDGER for f in store.iterdir())
+
+
+def _unplanned(plan: Plan, store: Path) -> list[str]:
+    """Name the shards that this plan would not write."""
+    return sorted({f.name for f in store.glob("[!.]*.nc")} - set(plan.names))
 
 
 def _extract_model(plan: Plan, index: int, work: list[tuple[Batch, Path]]) -> Iterator[int]:

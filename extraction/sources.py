@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,12 @@ def _weights(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
             expected="*.safetensors",
             mend="convert them where you trust them, with save_pretrained",
         )
+    if spec.kind == "hub":  # pickled files are not even fetched
+        raise _no_model(
+            spec,
+            "no *.safetensors among its files",
+            "choose a revision that holds them; connect if a download was cut off",
+        )
     raise _no_model(spec, "no *.safetensors in the folder", "save the model with save_pretrained")
 
 
@@ -174,10 +181,8 @@ def _snapshot(spec: ModelSpec) -> tuple[Path, str]:
     """Return the folder and commit of a hub repository; the cache first, so that offline runs work."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -190,7 +195,7 @@ def _snapshot(spec: ModelSpec) -> tuple[Path, str]:
     try:
         try:
             found = Path(snapshot_download(spec.location, local_files_only=True, **ask))
-            if not any(found.glob("*.safetensors")):
+            if not _is_whole(spec, found):
                 raise LocalEntryNotFoundError("incomplete snapshot")
         except LocalEntryNotFoundError:
             found = Path(snapshot_download(spec.location, **ask))
@@ -200,8 +205,19 @@ def _snapshot(spec: ModelSpec) -> tuple[Path, str]:
         raise _no_revision(spec, "the hub has no such revision") from e
     except RepositoryNotFoundError as e:
         raise _no_model(spec, "the hub has no such repository, or it is private", "check the name") from e
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as e:
+    except Exception as e:  # the network below has its own classes, of no common kind
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise DynstatError(
+                "F002",
+                f"{spec.location} cannot be stored: {e.strerror}",
+                where=constants.HF_HUB_CACHE,
+                mend="free space, or let HF_HOME name a folder you may write to",
+            ) from e
         cached = Path(constants.HF_HUB_CACHE) / f"models--{spec.location.replace('/', '--')}" / "snapshots"
+        if (cached / spec.revision).is_dir():
+            raise _no_model(
+                spec, "a part of it is in the cache, and the hub was not reached", "connect, and run it again"
+            ) from e
         if cached.is_dir() and any(cached.iterdir()):
             have = ", ".join(sorted(p.name for p in cached.iterdir()))
             raise _no_revision(spec, f"the cache holds {have}; the hub was not reached") from e
@@ -209,6 +225,16 @@ def _snapshot(spec: ModelSpec) -> tuple[Path, str]:
             spec, "not in the cache, and the hub was not reached", "connect, or give a folder"
         ) from e
     return found, found.name
+
+
+def _is_whole(spec: ModelSpec, folder: Path) -> bool:
+    """Say whether everything that is read is there: a download may have been cut off, or been another's."""
+    try:
+        _weights(spec, folder)
+        _tokenizer(spec, folder)
+    except DynstatError:
+        return False
+    return (folder / "config.json").is_file()
 
 
 def _no_revision(spec: ModelSpec, found: str) -> DynstatError:

@@ -131,6 +131,12 @@ def test_store_of_another_panel(write_panel, tmp_path):
     with pytest.raises(DynstatError, match="X212"):
         extract(write_panel(("gpt2",)), store)
     assert {f.name: f.read_bytes() for f in store.iterdir()} == before
+    # The same inputs to a lock, described otherwise: joined, the shards would contradict each other.
+    file = write_panel(("llama",))
+    file.write_text(file.read_text().replace("make: llama", "make: other"))
+    with pytest.raises(DynstatError, match="X212"):
+        extract(file, store)
+    assert {f.name: f.read_bytes() for f in store.iterdir()} == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious.txt").write_text("x")
     with pytest.raises(DynstatError, match="X212"):

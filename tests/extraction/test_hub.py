@@ -88,3 +88,59 @@ def test_pickled_repository(cache, write_panel):
     with pytest.raises(DynstatError) as e:
         locate(load_panel(panel(write_panel)).models[0])
     assert e.value.code == "X210"
+
+
+@pytest.mark.parametrize("gone", ["tokenizer.json", "config.json", "model.safetensors"])
+def test_what_a_download_left_out_is_fetched(cache, write_panel, monkeypatch, gone):
+    """Another program may have cached a part of a repository only: the hub is asked for the rest."""
+    import huggingface_hub
+
+    folder = cache / "models--org--tiny" / "snapshots" / COMMIT
+    (folder / gone).rename(cache / gone)
+    asked = []
+
+    def download(*_, local_files_only=False, **__):
+        asked.append(local_files_only)
+        if not local_files_only:
+            (cache / gone).rename(folder / gone)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    source = locate(load_panel(panel(write_panel)).models[0])
+    assert asked == [True, False] and (source.folder / gone).is_file()
+
+
+class Broken(Exception):
+    """As the classes of the network library: no OSError, no class of the hub."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Broken("read"), "X201"), (OSError(28, "No space left on device"), "F002")]
+)
+def test_a_download_that_breaks_off(cache, write_panel, monkeypatch, error, code):
+    import huggingface_hub
+
+    folder = cache / "models--org--tiny" / "snapshots" / COMMIT
+    (folder / "model.safetensors").unlink()
+
+    def download(*_, local_files_only=False, **__):
+        if local_files_only:
+            return str(folder)
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(DynstatError) as e:
+        locate(load_panel(panel(write_panel)).models[0])
+    assert e.value.code == code and e.value.mend
+
+
+def test_a_repository_without_safetensors(cache, write_panel, monkeypatch):
+    """Pickled weights are not fetched, so what comes is a folder without any."""
+    import huggingface_hub
+
+    folder = cache / "models--org--tiny" / "snapshots" / COMMIT
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
+    with pytest.raises(DynstatError) as e:
+        locate(load_panel(panel(write_panel)).models[0])
+    assert e.value.code == "X201" and "safetensors" in e.value.found and "revision" in e.value.mend

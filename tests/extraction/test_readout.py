@@ -126,9 +126,8 @@ def test_padded_rows_of_the_head_are_masked():
     lm = tiny("llama")
     blocks = blocks_of(lm)
     valid = (*range(999), 1010)
-    model = Loaded(
-        None, Encoder(None, (0,), 0, frozenset([0]), valid), lm, lm.base_model, blocks, trace(lm, blocks), 256
-    )
+    encoder = Encoder(None, (0,), 0, frozenset([0]), valid)
+    model = Loaded(None, encoder, lm, lm.base_model, blocks, trace(lm, blocks))
     ids = torch.tensor([[0, 5, 77, 1010, 3]])
     captured = states(lm.base_model, blocks, ids)
     metrics = [{"metric": m} for m in ("entropy@1", "top1_probability@1", "synchronisation@1")]
