@@ -32,8 +32,8 @@ class Coding:
         Its columns as R names them.
     kept : ndarray of int
         Places of the columns that the model holds, where some were dropped.
-    spec : formulaic.ModelSpec
-        Levels, knots and centres found in the data of the fit.
+    spec : formulaic.ModelSpec or None
+        Levels, knots and centres found in the data of the fit; None for an intercept or nothing.
     """
 
     source: str
@@ -55,6 +55,8 @@ class Coding:
         DynstatError
             S404 for a level that the fit did not see, S401 where a column cannot be computed.
         """
+        if self.spec is None:
+            return np.ones((len(rows), self.kept.size))
         if not self.kept.size:
             return np.zeros((len(rows), 0))
         whole = rows.loc[:, list(self.variables)].notna().all(axis=1).to_numpy()
@@ -95,6 +97,9 @@ def make_columns(source: str, rows: pd.DataFrame, text: str) -> tuple[Array, Cod
     DynstatError
         S401 where a part cannot be computed.
     """
+    if (plain := source.strip()) in ("0", "1"):
+        names: tuple[str, ...] = ("(Intercept)",) if plain == "1" else ()
+        return np.ones((len(rows), len(names))), Coding(source, text, names, np.arange(len(names)), None)
     from formulaic import model_matrix
 
     try:
@@ -112,6 +117,8 @@ def make_columns(source: str, rows: pd.DataFrame, text: str) -> tuple[Array, Cod
 
 def check_levels(coding: Coding) -> None:
     """Refuse a factor of one level, whose contrasts would be no columns at all (S402)."""
+    if coding.spec is None:
+        return
     for factor, (_, state) in coding.spec.encoder_state.items():
         levels = state.get("categories")
         if levels is not None and len(levels) < 2:
@@ -139,7 +146,8 @@ def variables(source: str) -> tuple[str, ...]:
     for i, token in enumerate(tokens):
         called = i + 1 < len(tokens) and tokens[i + 1].text == "("
         # df in bs(x, df=4), but not f in I(f == "v").
-        keyword = [t.text for t in tokens[i + 1 : i + 3]][:1] == ["="] and tokens[i + 2].text != "="
+        after = [t.text for t in tokens[i + 1 : i + 3]]
+        keyword = after[:1] == ["="] and after != ["=", "="]
         if token.kind != "name" or called or keyword or token.text in _WORDS:
             continue
         if token.text.startswith(("contr.", "np.")):

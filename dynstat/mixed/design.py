@@ -287,6 +287,9 @@ def _nothing_complete(formula: MixedFormula, rows: pd.DataFrame) -> DynstatError
 
 
 def _response(formula: MixedFormula, rows: pd.DataFrame) -> Array:
+    name = formula.response.strip("`")
+    if name in rows.columns and rows[name].dtype.kind in "fiu":
+        return rows[name].to_numpy(dtype=np.float64, copy=True)
     y, coding = make_columns(formula.response + " - 1", rows, formula.text)
     if not is_one_number(coding):
         raise DynstatError(
@@ -352,6 +355,19 @@ def level_words(column: pd.Series) -> list[str]:
     return [str(int(v)) if np.isfinite(v) and v == int(v) else str(v) for v in column]
 
 
+def _occurring(codes: NDArray[np.int64], size: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Return the codes below `size` that occur, and every row's place among them; as np.unique, by counting."""
+    if size > 4 * codes.size + 1000:
+        joint, inverse = np.unique(codes, return_inverse=True)
+        return joint.astype(np.intp), inverse
+    joint = np.flatnonzero(np.bincount(codes, minlength=size))
+    if joint.size == size:
+        return joint, codes
+    place = np.zeros(size, dtype=np.int64)
+    place[joint] = np.arange(joint.size)
+    return joint, place[codes]
+
+
 def _interaction(
     rows: pd.DataFrame, names: tuple[str, ...], text: str
 ) -> tuple[NDArray[np.intp], tuple[str, ...]]:
@@ -368,7 +384,7 @@ def _interaction(
         else:
             new, cats = pd.factorize(column, sort=True)
         words = np.array(level_words(pd.Series(cats)), dtype=object)
-        joint, codes = np.unique(codes * len(words) + new, return_inverse=True)
+        joint, codes = _occurring(codes * len(words) + new, max(len(labels) * len(words), 1))
         left, right = labels[joint // len(words)], words[joint % len(words)]
         labels = (
             right

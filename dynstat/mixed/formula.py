@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import DynstatError
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<name>`[^`]+`|[^\W\d]\w*(?:\.\w+)*)|(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?)"
+    r"\s*(?:(?P<name>`[^`]+`|[^\W\d]\w*(?:\.\w+)*)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
     r"|(?P<string>\"[^\"]*\"|'[^']*')|(?P<op>\|\||\*\*|%in%|[~+\-*/:|()^,=\[\]{}<>!.]))"
 )
 
@@ -159,6 +159,8 @@ class _Parser:
             raise self._error("a bar on the left side", bar, "random terms stand on the right side")
         if not right:
             raise self._error("the right side is empty", tildes[0], "write at least 1 after ~")
+        if dot := next((t for t in self.tokens if t.text == "."), None):
+            raise self._error("a dot stands for nothing here", dot, "name the columns; update() reads dots")
         self._check_parentheses()
         fixed: list[str] = []
         random: list[RandomTerm] = []

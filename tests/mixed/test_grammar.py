@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.mixed.design import build_design
@@ -82,6 +84,8 @@ def test_an_interaction_without_its_margins_spans_the_same_columns(frame):
         ("f ~ x + (1|g)", "f"),
         ("y ~ x + (1|nothere)", "nothere"),
         ("y ~ x + (nothere|g)", "nothere"),
+        ("y ~ x + offset(z) + (1|g)", "offset"),
+        ("y ~ . + (1|g)", "."),
     ],
 )
 def test_marks_what_cannot_be_computed(text, token, frame):
@@ -92,6 +96,27 @@ def test_marks_what_cannot_be_computed(text, token, frame):
     at = next(i for i, line in enumerate(lines) if text in line)
     mark = lines[at + 1]
     assert lines[at][mark.index("^") : mark.rindex("^") + 1] == token
+
+
+WORDS = (
+    "y x z f o l g h a b 1 0 2 + - * / : | || ( ) ~ ^ I( log( . %in% = , factor( poly( `x` x.dot 'q'".split()
+)
+
+
+@given(
+    left=st.lists(st.sampled_from(WORDS), min_size=1, max_size=6),
+    inner=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4),
+    group=st.sampled_from(["g", "h", "a/b", "a:b", "(g)", "a/"]),
+)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_read_or_refused_in_words(left, inner, group, frame):
+    text = f"y ~ {' '.join(left)} + ({' '.join(inner)} | {group})"
+    try:
+        design = _read(text, frame)
+    except DynstatError as error:
+        assert error.code in ("S401", "S402")
+    else:
+        assert design.x.shape == (60, len(design.x_names)) and np.isfinite(design.x).all()
 
 
 def test_a_formula_may_run_over_lines(frame):

@@ -94,6 +94,23 @@ def test_tidy_agrees_with_broom_mixed(sleep):
         sleep.tidy(conf_int=True, conf_method="guess")
 
 
+def test_tidy_with_degrees_of_freedom_and_profile_limits(sleep):
+    # R: lmerTest, summary(m, ddf = "Kenward-Roger") and confint(m)
+    table = sleep.tidy("fixed", ddf="Kenward-Roger", conf_int=True)
+    np.testing.assert_allclose(table["df"], 17, rtol=1e-6)
+    np.testing.assert_allclose(table["p.value"], [1.170e-17, 3.264e-6], rtol=2e-3)
+    assert list(table.columns) == list(TIDY_COLUMNS)
+    both = sleep.tidy(conf_int=True, conf_method="profile").set_index("term")
+    np.testing.assert_allclose(
+        both.loc["sd__Days", ["conf.low", "conf.high"]].astype(float), [3.801, 8.753], atol=2e-3
+    )
+    np.testing.assert_allclose(
+        both.loc["Days", ["conf.low", "conf.high"]].astype(float), [7.359, 13.576], atol=2e-3
+    )
+    wald = sleep.tidy("ran_pars", conf_int=True)
+    assert wald["conf.low"].isna().all()
+
+
 def test_glance_and_augment_agree_with_broom_mixed(sleep, r_data):
     for m, key in ((sleep, "glance"), (sleep.update(REML=False), "glance_ml")):
         theirs = BROOM[key]["rows"][0]

@@ -11,7 +11,15 @@ import pytest
 import dynstat
 from dynstat.errors import DynstatError
 from dynstat.plotting import save_svg
-from dynstat.plotting.mixed import caterpillar, describe_caterpillar, describe_residuals, residuals
+from dynstat.plotting.mixed import (
+    caterpillar,
+    describe_caterpillar,
+    describe_profile,
+    describe_residuals,
+    profile,
+    residuals,
+)
+from dynstat.plotting.style import shorten
 
 DATA = Path(__file__).parent.parent / "oracles" / "lmm"
 
@@ -77,6 +85,26 @@ def test_many_rows_are_thinned_and_the_axis_says_so():
     left, _ = residuals(dynstat.lmer("y ~ 1 + (1 | g)", d)).axes
     assert left.get_xlabel() == "fitted value (3000 of 9000 rows)"
     assert len(left.lines[0].get_xdata()) == 3000
+
+
+def test_profile_draws_the_limits_of_confint(sleep, tmp_path):
+    profiled = sleep.profile()
+    fig = profile(profiled)
+    limits = profiled.confint()
+    panels = [ax for ax in fig.axes if ax.get_visible()]
+    assert [ax.get_title(loc="left") for ax in panels] == [shorten(n, 28) for n in limits.index]
+    for ax, row in zip(panels, limits.itertuples(), strict=True):
+        curve = ax.lines[0]
+        assert np.all(np.diff(curve.get_xdata()) > 0) and np.all(np.diff(curve.get_ydata()) > 0)
+        upright = [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1]
+        np.testing.assert_allclose(upright, [row[5], row[6]])
+    words = describe_profile(profiled)
+    assert "sigma: 25.6 [22.9, 28.9]" in words
+    save_svg(fig, tmp_path / "p.svg", words)
+    one = sleep.plot("profile", parameters="sigma", level=0.8)
+    assert len(one.axes) == 1
+    with pytest.raises(DynstatError, match="no such parameter"):
+        profile(profiled, "nothere")
 
 
 def test_unknown_kinds_are_refused(sleep):
