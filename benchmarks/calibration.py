@@ -1,4 +1,4 @@
-"""Measure how often intervals cover what they speak of: ``python -m benchmarks.calibration shares``.
+"""Measure how often intervals cover what they speak of: ``python -m benchmarks.calibration shares|mixed``.
 
 Each check simulates from a known truth with a fixed seed, prints a table, and exits 1 where a method that
 decides claims leaves its band. `--quick` simulates less and widens the band by the Monte-Carlo
@@ -52,13 +52,13 @@ class Held:
     both: Array
 
     @classmethod
-    def draw(cls, components: dict[str, float], rng: np.random.Generator) -> Held:
+    def draw(cls, components: dict[str, float], rng: np.random.Generator, models: int = MODELS) -> Held:
         """Draw effects once."""
         sd = {k: np.sqrt(v) for k, v in components.items()}
         return cls(
-            rng.normal(0, sd["model"], MODELS),
+            rng.normal(0, sd["model"], models),
             rng.normal(0, sd["category"], CATEGORIES),
-            rng.normal(0, sd["model:category"], (MODELS, CATEGORIES)),
+            rng.normal(0, sd["model:category"], (models, CATEGORIES)),
         )
 
     def target(self, components: dict[str, float]) -> dict[str, float]:
@@ -67,28 +67,29 @@ class Held:
         The components of prompts, model:prompt and residual tend to their values; those of model, category
         and model:category to the REML solution of the mean squares of the held effects.
         """
+        models = self.model.size
         table = self.model[:, None] + self.category[None, :] + self.both
         rows, cols = table.mean(axis=1), table.mean(axis=0)
         inner = table - rows[:, None] - cols[None, :] + table.mean()
-        df = np.array([MODELS - 1, CATEGORIES - 1, (MODELS - 1) * (CATEGORIES - 1)], dtype=float)
+        df = np.array([models - 1, CATEGORIES - 1, (models - 1) * (CATEGORIES - 1)], dtype=float)
         ss = np.array(
             [
                 CATEGORIES * np.sum((rows - rows.mean()) ** 2),
-                MODELS * np.sum((cols - cols.mean()) ** 2),
+                models * np.sum((cols - cols.mean()) ** 2),
                 np.sum(inner**2),
             ]
         )
-        design = np.array([[CATEGORIES, 0.0, 1.0], [0.0, MODELS, 1.0], [0.0, 0.0, 1.0]])
+        design = np.array([[CATEGORIES, 0.0, 1.0], [0.0, models, 1.0], [0.0, 0.0, 1.0]])
         model, category, both = reml_components(ss, df, design)[0]
         limits = components | {"model": model, "category": category, "model:category": both}
         total = sum(limits.values())
         return {k: v / total for k, v in limits.items()}
 
 
-def grid(samples: int = SAMPLES) -> pd.DataFrame:
+def grid(samples: int = SAMPLES, models: int = MODELS) -> pd.DataFrame:
     """Return the rows of the panel without outcomes."""
     index = pd.MultiIndex.from_product(
-        [range(MODELS), range(CATEGORIES), range(PROMPTS), range(samples)],
+        [range(models), range(CATEGORIES), range(PROMPTS), range(samples)],
         names=["model", "category", "item", "sample"],
     )
     frame = index.to_frame(index=False)
@@ -107,7 +108,7 @@ def simulate(
     return (
         fixed[:, None]
         + rng.normal(0, sd["category:prompt"], (n_prompts, count))[p]
-        + rng.normal(0, sd["model:prompt"], (MODELS * n_prompts, count))[m * n_prompts + p]
+        + rng.normal(0, sd["model:prompt"], (held.model.size * n_prompts, count))[m * n_prompts + p]
         + rng.normal(0, sd["residual"], (len(frame), count))
     )
 
@@ -131,16 +132,17 @@ def panel_coverage(
     rng: np.random.Generator,
     level: float = 0.95,
     samples: int = SAMPLES,
+    models: int = MODELS,
 ) -> pd.DataFrame:
     """Return coverage of the panel's shares by delete-group jackknife intervals, a row a term."""
-    frame = grid(samples)
+    frame = grid(samples, models)
     design = build_design(parse_formula(FORMULA), frame)
     resampler = Resampler.of(frame["prompt"], frame["category"])
     parts = [resampler.without(g) for g in resampler.jackknife_groups()]
     designs = [design.subset(rows) for rows in parts]
     hits: dict[str, list[tuple[bool, bool, float, bool, float]]] = {t: [] for t in TERMS}
     for _ in range(panels):
-        held = Held.draw(components, rng)
+        held = Held.draw(components, rng, models)
         target = held.target(components)
         y = simulate(frame, held, components, count, rng)
         full, free = both_shares(design, y)
@@ -180,9 +182,10 @@ def population_coverage(
     replicates: int,
     rng: np.random.Generator,
     samples: int = SAMPLES,
+    models: int = MODELS,
 ) -> pd.DataFrame:
     """Return coverage of the population's shares by three kinds of 95 % interval, a row a term."""
-    frame = grid(samples)
+    frame = grid(samples, models)
     design = build_design(parse_formula(FORMULA), frame)
     strata = find_strata(design)
     assert strata is not None
@@ -246,11 +249,15 @@ def shares(quick: bool, samples: int) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
-    parser.add_argument("check", choices=["shares"])
+    parser.add_argument("check", choices=["shares", "mixed"])
     parser.add_argument("--quick", action="store_true", help="fewer simulations, a wider band")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="samples a cell, at least 2")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="shares: samples a cell, at least 2")
     args = parser.parse_args(argv)
-    return {"shares": shares}[args.check](args.quick, args.samples)
+    if args.check == "mixed":
+        from benchmarks.calibration_mixed import mixed
+
+        return mixed(args.quick)
+    return shares(args.quick, args.samples)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,290 @@
+"""Calibration of the mixed models: tests that keep their level, and intervals that cover."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+import dynstat
+from benchmarks.calibration import (
+    CATEGORIES,
+    FORMULA,
+    SCENARIOS,
+    TERMS,
+    Held,
+    grid,
+    panel_coverage,
+    population_coverage,
+)
+from dynstat.errors import DynstatWarning
+from dynstat.mixed import category_variances
+from dynstat.mixed.balanced import reml_components
+from dynstat.mixed.design import build_design
+from dynstat.mixed.formula import parse_formula
+from dynstat.mixed.intervals import confint
+from dynstat.mixed.mean_squares import mean_squares
+from dynstat.mixed.parametric_bootstrap import bootstrap
+from dynstat.mixed.population import bias_corrected, simulate_shares
+from dynstat.mixed.shares import variance_components
+
+Array = NDArray[np.float64]
+SEED = 20261121
+MODELS, PROMPTS = 17, 72
+LEVEL, LEAST = 0.95, 0.93
+TYPE_ONE = (0.035, 0.065)
+SDS = {"model": 0.8, "prompt": 0.5, "category": 0.4, "residual": 1.0}
+# Half-width of a share's Monte-Carlo error at 99.9 %.
+Z = 3.29
+
+
+def type_one(models: int, prompts: int, count: int, rng: np.random.Generator) -> dict[str, float]:
+    """Return how often a factor of models without effect is called significant at 5 %, a method each.
+
+    80 % of the cells of models × prompts, one run a cell, two groups of models.
+    """
+    out = {"OLS": 0, "Wald z": 0, "Satterthwaite": 0, "Kenward-Roger": 0}
+    whole = pd.MultiIndex.from_product([range(models), range(prompts)], names=["model", "prompt"])
+    frame = whole.to_frame(index=False)
+    for _ in range(count):
+        d = frame[rng.random(len(frame)) < 0.8].copy()
+        d["group"] = (d["model"] < models // 2) * 1.0
+        d["y"] = (
+            rng.normal(0, SDS["model"], models)[d["model"]]
+            + rng.normal(0, SDS["prompt"], prompts)[d["prompt"]]
+            + rng.normal(0, SDS["residual"], len(d))
+        )
+        x = np.column_stack([np.ones(len(d)), d["group"]])
+        beta, rss = np.linalg.lstsq(x, d["y"].to_numpy(), rcond=None)[:2]
+        df = len(d) - 2
+        t = beta[1] / np.sqrt(rss[0] / df * np.linalg.inv(x.T @ x)[1, 1])
+        out["OLS"] += int(2 * special.stdtr(df, -abs(t)) < 0.05)
+        m = _fit("y ~ group + (1|model) + (1|prompt)", d)
+        for name, ddf in (
+            ("Wald z", "asymptotic"),
+            ("Satterthwaite", "Satterthwaite"),
+            ("Kenward-Roger", "Kenward-Roger"),
+        ):
+            row = confint(m, method="Wald", ddf=ddf, level=0.95).loc["group"]
+            out[name] += int(row["conf.low"] > 0 or row["conf.high"] < 0)
+    return {k: v / count for k, v in out.items()}
+
+
+def parameter_coverage(count: int, nsim: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return coverage of fixed effects and standard deviations at 17 × 72, a row a parameter.
+
+    ``y ~ group + x + (1|model) + (1|category/prompt)``, one run a cell, six categories.
+    """
+    index = pd.MultiIndex.from_product([range(MODELS), range(PROMPTS)], names=["model", "prompt"])
+    d = index.to_frame(index=False)
+    d["category"] = d["prompt"] % CATEGORIES
+    d["group"] = (d["model"] < MODELS // 2) * 1.0
+    names = {
+        "sd_(Intercept)|model": SDS["model"],
+        "sd_(Intercept)|category": SDS["category"],
+        "sd_(Intercept)|prompt:category": SDS["prompt"],
+        "sigma": SDS["residual"],
+        "group": 0.3,
+        "x": 0.2,
+    }
+    hits: dict[tuple[str, str], list[bool]] = {}
+
+    def count_in(method: str, name: str, low: float, high: float) -> None:
+        hits.setdefault((name, method), []).append(bool(low <= names[name] <= high))
+
+    for _ in range(count):
+        d["x"] = rng.normal(size=len(d))
+        d["y"] = (
+            1
+            + 0.3 * d["group"]
+            + 0.2 * d["x"]
+            + rng.normal(0, SDS["model"], MODELS)[d["model"]]
+            + rng.normal(0, SDS["category"], CATEGORIES)[d["category"]]
+            + rng.normal(0, SDS["prompt"], PROMPTS)[d["prompt"]]
+            + rng.normal(0, SDS["residual"], len(d))
+        )
+        m = _fit("y ~ group + x + (1|model) + (1|category/prompt)", d)
+        tables = {
+            "profile": _quiet(confint, m),
+            "Wald z": confint(m, method="Wald"),
+            "Wald t, KR": confint(m, method="Wald", ddf="Kenward-Roger"),
+            "bootstrap percentile": _quiet(bootstrap, m, nsim=nsim, rng=rng).confint(LEVEL),
+        }
+        for method, table in tables.items():
+            for name in names:
+                low, high = table.loc[name, ["conf.low", "conf.high"]]
+                if np.isfinite(low):
+                    count_in(method, name, low, high)
+        # What a decomposition does for shares, here for the standard deviations themselves.
+        squares = mean_squares(m.design)
+        assert squares is not None
+        chi2 = rng.chisquare(squares.df, (500, squares.df.size))
+        v = reml_components(squares.ss * squares.df / chi2, squares.df, squares.design)
+        limits = np.quantile(np.sqrt(v), [0.025, 0.975], axis=0)
+        for j, name in enumerate([*(f"sd_(Intercept)|{t.name}" for t in m.design.terms), "sigma"]):
+            count_in("generalised", name, *limits[:, j])
+    table = pd.Series({k: np.mean(v) for k, v in hits.items()}).unstack()
+    order = ["profile", "generalised", "bootstrap percentile", "Wald z", "Wald t, KR"]
+    return table.loc[list(names), order].rename_axis("parameter").reset_index()
+
+
+def unbalanced_population(count: int, refits: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return coverage of a population's shares where 15 % of the rows are missing (6 × 6 × 12 × 4).
+
+    The bootstrap costs a fit a draw, so that it is measured on a quarter of the data sets.
+    """
+    components = dict(zip(TERMS, SCENARIOS["published"], strict=True))
+    frame = grid(4)
+    sizes = {"model": 6, "category": CATEGORIES, "category:prompt": 72}
+    m, c, p = (frame[k].to_numpy() for k in ("model", "category", "prompt"))
+    sd = {k: np.sqrt(v) for k, v in components.items()}
+    truth = np.array([components[t] for t in TERMS])
+    inside: dict[str, list[Array]] = {"generalised": [], "bootstrap BC": []}
+    for i in range(count):
+        y = (
+            rng.normal(0, sd["model"], sizes["model"])[m]
+            + rng.normal(0, sd["category"], sizes["category"])[c]
+            + rng.normal(0, sd["category:prompt"], sizes["category:prompt"])[p]
+            + rng.normal(0, sd["model:category"], (6, CATEGORIES))[m, c]
+            + rng.normal(0, sd["model:prompt"], (6, 72))[m, p]
+            + rng.normal(0, sd["residual"], len(frame))
+        )
+        d = frame.assign(y=y)[rng.random(len(frame)) < 0.85]
+        design = build_design(parse_formula(FORMULA), d)
+        order = [[t.label for t in design.terms].index(name) for name in TERMS[:-1]] + [len(TERMS) - 1]
+        squares = mean_squares(design)
+        assert squares is not None
+        chi2 = rng.chisquare(squares.df, (500, squares.df.size))
+        v = reml_components(squares.ss * squares.df / chi2, squares.df, squares.design)
+        draws = {"generalised": v / v.sum(axis=1, keepdims=True)}
+        if i % 4 == 0:
+            full = variance_components(design, with_anova=False)
+            again = simulate_shares(design, full, full.reml, refits, rng)
+            draws["bootstrap BC"] = bias_corrected(again, full.share)
+        for kind, drawn in draws.items():
+            low, high = np.quantile(drawn[:, order], [0.025, 0.975], axis=0)
+            inside[kind].append((low <= truth) & (truth <= high))
+    return pd.DataFrame(
+        {"term": TERMS, "truth": truth} | {k: np.mean(v, axis=0) for k, v in inside.items() if v}
+    )
+
+
+def category_contrast(panels: int, count: int, rng: np.random.Generator) -> dict[str, float]:
+    """Return coverage of the log ratio of claim A4 for this panel, and the level of its permutation null.
+
+    6 models × 6 categories × 12 prompts × 2 samples. Coverage: models held, prompts drawn anew. Level: models
+    alike in every category, p at most .05.
+    """
+    frame = grid(2)
+    components = dict(zip(TERMS, SCENARIOS["architecture"], strict=True))
+    none = components | {"model:category": 0.0}
+    inside, rejected, width = [], [], []
+    from benchmarks.calibration import simulate
+
+    for _ in range(panels):
+        held = Held.draw(components, rng)
+        variances = np.var(held.model[:, None] + held.both, axis=0, ddof=1)
+        target = np.log(variances[0]) - np.log(variances[1:].mean())
+        y = simulate(frame, held, components, count, rng)
+        for i in range(count):
+            e = _quiet(category_variances, frame.assign(y=y[:, i]), "0", permutations=99, rng=rng).estimate
+            inside.append(e.low <= target <= e.high)
+            width.append(e.high - e.low)
+        y = simulate(frame, Held.draw(none, rng), none, count, rng)
+        for i in range(count):
+            made = _quiet(category_variances, frame.assign(y=y[:, i]), "0", permutations=99, rng=rng)
+            assert made.estimate.null is not None
+            rejected.append(made.estimate.null["p"] <= 0.05)
+    return {
+        "coverage": float(np.mean(inside)),
+        "median width": float(np.median(width)),
+        "type I error": float(np.mean(rejected)),
+        "n": len(inside),
+    }
+
+
+def mixed(quick: bool) -> int:
+    """Print all tables; return 1 where a test leaves its band or an interval used by default falls short."""
+    rng = np.random.default_rng(SEED)
+    began = time.time()
+    failed: list[str] = []
+
+    def below(what: str, covered: float, n: int, least: float = LEAST) -> None:
+        if covered < least - (Z * np.sqrt(0.05 * 0.95 / n) if quick else 0.0):
+            failed.append(f"{what} {covered:.3f} (n = {n})")
+
+    count = 300 if quick else 2000
+    print(f"seed {SEED}\n\nType I error at 5 % of a factor of models ({count} data sets, 80 % of the cells)")
+    slack = Z * np.sqrt(0.05 * 0.95 / count) if quick else 0.0
+    for models, prompts in ((6, 12), (MODELS, PROMPTS)):
+        found = type_one(models, prompts, count, rng)
+        print(f"  {models:2d} x {prompts:2d}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()))
+        level = found["Kenward-Roger"]
+        if not TYPE_ONE[0] - slack <= level <= TYPE_ONE[1] + slack:
+            failed.append(f"Kenward-Roger type I error {level:.3f} at {models} x {prompts}")
+
+    count, nsim = (40, 200) if quick else (1000, 400)
+    table = parameter_coverage(count, nsim, rng)
+    print(f"\nFixed effects and standard deviations at 17 x 72, six categories ({count} data sets)")
+    print(_shown(table))
+    for row in table.to_dict("records"):
+        fixed = np.isfinite(row["Wald t, KR"])
+        default = "Wald t, KR" if fixed else "profile"
+        below(f"{default} of {row['parameter']}", row[default], count)
+
+    panels, each = (4, 40) if quick else (40, 50)
+    for name in SCENARIOS if not quick else ("published", "architecture"):
+        components = dict(zip(TERMS, SCENARIOS[name], strict=True))
+        for samples in (2,) if quick else (2, 4):
+            table = panel_coverage(components, panels, each, rng, samples=samples, models=MODELS)
+            n = panels * each
+            print(
+                f"\nShares at 17 x 72 x {samples}, {name}: this panel, delete-group jackknife ({n} data sets)"
+            )
+            print(_shown(table.drop(columns="n")))
+            for row in table.to_dict("records"):
+                below(f"panel {name} x {samples}, share of {row['term']}", row["coverage"], n)
+        draws = 150 if quick else 1000
+        table = population_coverage(components, draws, 200 if quick else 500, rng, 2, MODELS)
+        print(f"\nShares at 17 x 72 x 2, {name}: a population ({draws} data sets)")
+        print(_shown(table))
+        for row in table.to_dict("records"):
+            below(f"population {name}, share of {row['term']}", row["generalised"], draws)
+
+    count = 24 if quick else 600
+    table = unbalanced_population(count, 100 if quick else 200, rng)
+    print(f"\nShares at 6 x 72 x 4 less 15 % of the rows, published: a population ({count} data sets)")
+    print(_shown(table))
+    for row in table.to_dict("records"):
+        below(f"unbalanced population, share of {row['term']}", row["generalised"], count)
+
+    found = category_contrast(*((4, 30) if quick else (30, 40)), rng)
+    print("\nClaim A4 at 6 x 72 x 2: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()))
+    below("panel log ratio", found["coverage"], int(found["n"]))
+    most = 0.065 + Z * np.sqrt(0.05 * 0.95 / found["n"]) * quick
+    if found["type I error"] > most:
+        failed.append(f"permutation of prompts rejects {found['type I error']:.3f}")
+
+    print(
+        f"\n{time.time() - began:.0f} s; " + ("all inside" if not failed else "short: " + "; ".join(failed))
+    )
+    return 1 if failed else 0
+
+
+def _fit(formula: str, frame: pd.DataFrame) -> dynstat.mixed.LmerResult:
+    return _quiet(dynstat.lmer, formula, frame)
+
+
+def _quiet(function: Callable, *args: object, **kwargs: object):  # type: ignore[no-untyped-def, type-arg]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DynstatWarning)
+        return function(*args, **kwargs)
+
+
+def _shown(table: pd.DataFrame) -> str:
+    return table.to_string(index=False, float_format=lambda v: f"{v:.3f}", na_rep="-")
