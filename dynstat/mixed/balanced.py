@@ -45,9 +45,15 @@ class Strata:
     term_of: tuple[int, ...]
     _codes: tuple[Codes, ...]
     _below: tuple[tuple[int, ...], ...]
+    _each: float = 1.0
+    _within: float = 0.0
 
     def sums_of_squares(self, y: ArrayLike) -> Array:
-        """Return the sum of squares of every stratum, shape (s,) or (B, s) for y of shape (n, B)."""
+        """Return the sum of squares of every stratum, shape (s,) or (B, s) for y of shape (n, B).
+
+        Where a row stands for several observations y holds their means; what the design's cells hold
+        within is added to the residual's.
+        """
         values = np.asarray(y, dtype=np.float64)
         columns = values.reshape(values.shape[0], -1)
         columns = columns - columns.mean(axis=0)
@@ -56,10 +62,11 @@ class Strata:
         for i, codes in enumerate(self._codes):
             levels = int(codes.max()) + 1
             sums = sparse.csr_matrix((np.ones(n), (codes, np.arange(n))), (levels, n)) @ columns
-            out[:, i] = np.sum(sums**2, axis=0) * levels / n
+            out[:, i] = np.sum(sums**2, axis=0) * levels / n * self._each
             # In exact arithmetic never below zero.
             out[:, i] = np.maximum(out[:, i] - out[:, list(self._below[i])].sum(axis=1), 0.0)
-        out[:, -1] = np.maximum(np.sum(columns**2, axis=0) - out[:, :-1].sum(axis=1), 0.0)
+        out[:, -1] = np.maximum(np.sum(columns**2, axis=0) * self._each - out[:, :-1].sum(axis=1), 0.0)
+        out[:, -1] += self._within
         return out[0] if values.ndim == 1 else out
 
 
@@ -72,7 +79,9 @@ def find_strata(design: Design) -> Strata | None:
     terms = design.terms
     if design.x.shape[1] != 1 or np.ptp(design.x[:, 0]) > 0 or not all(t.intercept_only for t in terms):
         return None
-    n = design.n
+    n, cells = design.nobs, design.cells
+    if design.cross is not None or (cells is not None and not cells.equal):
+        return None
     factors: list[Codes] = [t.codes for t in terms]
     names = [t.label for t in terms]
     owners = list(range(len(terms)))
@@ -110,8 +119,15 @@ def find_strata(design: Design) -> Strata | None:
                 a[i, t] = n / len(term.levels)
     if np.linalg.matrix_rank(a) < a.shape[1]:
         return None
+    held = (1.0, 0.0) if cells is None else (n / design.n, float(cells.within.sum()))
     return Strata(
-        (*names, "residual"), np.asarray(df, dtype=np.float64), a, (*owners, -1), tuple(factors), tuple(below)
+        (*names, "residual"),
+        np.asarray(df, dtype=np.float64),
+        a,
+        (*owners, -1),
+        tuple(factors),
+        tuple(below),
+        *held,
     )
 
 

@@ -26,6 +26,8 @@ _SINGULAR = 1e-4
 # Entries of one batch of matrices: larger batches leave the cache.
 _BATCH_ENTRIES = 120_000
 _ITERATIONS = 60
+# A step that promises less cannot be judged by the criterion, whose own rounding is of this order.
+_ROUNDING = 1e-9
 # Where other columns are more, one quasi-Newton step is cheaper than all second derivatives.
 _NEWTON_COLUMNS = 300
 
@@ -115,7 +117,9 @@ def _batched(design: Design, cross: CrossProducts, reduced: Reduced, y: Array, r
         value = batch.value(gamma, np.arange(batch.size))
         r2, coef, wxx = batch.estimates(gamma)
         df = cross.n - p if reml else cross.n
-        exact = (r2 < 1e-20) | np.any(gamma >= 0.99 * _LARGEST, axis=1)
+        largest = gamma.max(axis=1)
+        # Rounding can keep the last decades from being walked.
+        exact = (r2 < 1e-20) | (largest >= 0.99 * _LARGEST) | (~done & (largest > 1e-2 * _LARGEST))
         bad = flat | exact
         out.beta[cut] = beta.T + (coef @ inverse.T) * scale[:, None]
         se = np.sqrt(
@@ -150,7 +154,7 @@ def by_newton(pls: PenalisedLeastSquares, start: Array) -> tuple[Array, float] |
         cross,
     )
     order = [block.members[0][0] for block in cross.blocks]
-    gamma, done = newton(batch, np.arange(1), start[order][None] ** 2)
+    gamma, done = newton(batch, np.arange(1), start[order][None] ** 2, 1e-15)
     if not done[0] or np.any(gamma >= 0.99 * _LARGEST):
         return None
     theta = np.empty(len(order))
@@ -159,25 +163,30 @@ def by_newton(pls: PenalisedLeastSquares, start: Array) -> tuple[Array, float] |
     return (theta, value) if np.isfinite(value) else None
 
 
-def newton(batch: Batch, usable: NDArray[np.intp], start: Array | None = None) -> tuple[Array, Flags]:
+def newton(
+    batch: Batch, usable: NDArray[np.intp], start: Array | None = None, settle: float = _ROUNDING
+) -> tuple[Array, Flags]:
     """Minimise the criterion of every usable outcome over γ >= 0; return γ and where it settled."""
     gamma = np.ones((batch.size, batch.k)) if start is None else start.copy()
     done = np.zeros(batch.size, dtype=bool)
     value = np.full(batch.size, np.inf)
-    _descend(batch, usable, gamma, value, done)
+    _descend(batch, usable, gamma, value, done, settle)
     edge = usable[np.any(gamma[usable] < 1e-6, axis=1) | ~done[usable]]
     if edge.size:
         # At the boundary there may be a second optimum; each is sought from far inside too.
         other, level = np.full_like(gamma, 0.05), np.full(batch.size, np.inf)
         found = np.zeros(batch.size, dtype=bool)
-        _descend(batch, edge, other, level, found)
+        _descend(batch, edge, other, level, found, settle)
         better = edge[level[edge] < value[edge]]
         gamma[better], value[better], done[better] = other[better], level[better], found[better]
     return gamma, done
 
 
-def _descend(batch: Batch, todo: NDArray[np.intp], gamma: Array, value: Array, done: Flags) -> None:
+def _descend(
+    batch: Batch, todo: NDArray[np.intp], gamma: Array, value: Array, done: Flags, settle: float
+) -> None:
     value[todo] = batch.value(gamma[todo], todo)
+    calm = np.zeros(value.size, dtype=np.intp)
     for iteration in range(_ITERATIONS):
         if not todo.size:
             return
@@ -200,7 +209,8 @@ def _descend(batch: Batch, todo: NDArray[np.intp], gamma: Array, value: Array, d
             step[scoring] = np.where(uphill[:, None], down, other)[scoring]
         # What the step promises; the last one is taken without another look.
         gain = -np.sum(state.gradient * step, axis=1) / 2
-        small = ~scoring & (np.abs(gain) < 1e-9)
+        small = ~scoring & (np.abs(gain) < _ROUNDING + 1e-14 * np.abs(old))
+        calm[todo] += small
         trial = np.clip(now + step, 0.0, _LARGEST)
         new = batch.value(trial, todo)
         wait = np.flatnonzero(~(new <= old) & ~small)
@@ -210,14 +220,15 @@ def _descend(batch: Batch, todo: NDArray[np.intp], gamma: Array, value: Array, d
             trial[wait] = np.clip(now[wait] + size * step[wait], 0.0, _LARGEST)
             new[wait] = batch.value(trial[wait], todo[wait])
             wait = wait[~(new[wait] <= old[wait])]
-        take = new <= old
+        take = (new <= old) | (small & np.isfinite(new))
         gamma[todo[take]], value[todo[take]] = trial[take], new[take]
         stuck = np.zeros(todo.size, dtype=bool)
         stuck[wait] = True
         free = np.where(held, 0.0, state.gradient * np.maximum(now, 1e-3))
         flat = np.max(np.abs(free), axis=1) < 1e-6 * (1 + np.abs(old))
-        done[todo[small | (stuck & flat)]] = True
-        todo = todo[~(small | stuck)]
+        over = small & ((np.abs(gain) < settle) | (calm[todo] > 3))
+        done[todo[over | (stuck & flat)]] = True
+        todo = todo[~(over | stuck)]
 
 
 def _newton_step(gradient: Array, hessian: Array, held: Flags) -> Array:

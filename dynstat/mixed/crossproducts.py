@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 # Below this size dense products cost nothing; above this fill they cost less.
 _SPARSE_FROM = 4000
 _SPARSE_FILL = 0.1
+# Rows summed at once, and rows from which sums are made exact.
+_STRETCH = 1 << 17
+_EXACT_FROM = 20_000
 #: Residual sums of squares below this part of the outcome's own are rounding.
 CONSTANT = 1e-26
 
@@ -101,14 +104,38 @@ def cross_products(design: Design) -> CrossProducts:
         return design.cross
     root = _root(design)
     blocks, codes, values = _blocks(design.terms, root)
-    q, r = np.linalg.qr(design.x if root is None else design.x * root[:, None])
+    x = design.x if root is None else design.x * root[:, None]
+    q, r = np.linalg.qr(x)
     residual, beta = _residual(design.y if root is None else design.y * root, q, r)
     within, log_weights = 0.0, 0.0
     if design.cells is not None:
         within, log_weights = float(design.cells.within.sum()), float(design.cells.log_weights.sum())
-    side, rest, own = _sums(blocks, codes, values, np.column_stack([q, residual]))
+    if well_conditioned(r):
+        # A general mean lies in the span of every factor, so that nearly all of X'V⁻¹X cancels: counts must
+        # be exact. They are where columns are summed as they stand and turned afterwards.
+        side, rest, own = turned(*_sums(blocks, codes, values, np.column_stack([x, residual])), r)
+    else:
+        side, rest, own = _sums(blocks, codes, values, np.column_stack([q, residual]))
     rest[-1, -1] += within
     return assemble(blocks, own, side, rest, design.nobs, r, beta, log_weights)
+
+
+def well_conditioned(r: Array) -> bool:
+    """Say whether fixed columns, scaled to length one, are far from dependent."""
+    lengths = np.sqrt(np.sum(r**2, axis=0))
+    return not r.size or bool(np.linalg.cond(r / lengths) < 1e4)
+
+
+def turned(side: Array, rest: Array, own: Array, r: Array) -> tuple[Array, Array, Array]:
+    """Turn products with [X, y] into products with [X R⁻¹, y]."""
+    p = r.shape[0]
+    if p:
+        back = linalg.solve_triangular(r, np.eye(p))
+        columns = slice(rest.shape[0] - 1 - p, rest.shape[0] - 1)
+        side[:, columns] = side[:, columns] @ back
+        rest[:, columns] = rest[:, columns] @ back
+        rest[columns] = back.T @ rest[columns]
+    return side, rest, own
 
 
 def assemble(
@@ -131,8 +158,28 @@ def assemble(
 def _sums(
     blocks: tuple[Block, ...], codes: list[NDArray[np.intp]], values: list[Array | None], right: Array
 ) -> tuple[Array, Array, Array]:
-    """Return the products of the first block with all others, of these with each other, and its own."""
+    """Return the products of the first block with all others, of these with each other, and its own.
+
+    Long designs are summed in stretches: adding millions of numbers one by one loses digits.
+    """
     first = blocks[0]
+    n, most = (
+        right.shape[0],
+        max(_STRETCH, 4 * first.size * (right.shape[1] + sum(b.size for b in blocks[1:]))),
+    )
+    if n > 2 * most:
+        total: tuple[Array, Array, Array] | None = None
+        for at in range(0, n, most):
+            cut = slice(at, at + most)
+            part = [None if v is None else v[cut] for v in values]
+            some = _sums(blocks, [c[cut] for c in codes], part, right[cut])
+            if total is None:
+                total = some
+            else:
+                for into, piece in zip(total, some, strict=True):
+                    into += piece
+        assert total is not None
+        return total
     sides = [_pair(codes[0], values[0], first, codes[j], values[j], blocks[j]) for j in range(1, len(blocks))]
     side = np.concatenate([*sides, _with_columns(codes[0], values[0], first, right)], axis=1)
     zs = sum(b.size for b in blocks[1:])
@@ -147,6 +194,8 @@ def _sums(
             )
         rest[rows, zs:] = _with_columns(codes[i], values[i], blocks[i], right)
     rest[zs:, zs:] = right.T @ right
+    high, low = _split(right[:, -1])
+    rest[zs:-1, -1] = right[:, :-1].T @ high + right[:, :-1].T @ low
     rest = np.triu(rest) + np.triu(rest, 1).T
     return side, rest, _own(codes[0], values[0], first)
 
@@ -262,6 +311,20 @@ def _blocks(
     return tuple(blocks), codes, values
 
 
+def _split(column: Array) -> tuple[Array, Array]:
+    """Split a column into a part whose sums of any rows are exact, and a remainder too small to matter.
+
+    A factor inside another repeats its sums; what one holds beyond the other is a small difference of large
+    sums, which the rounding of sums in different orders would drown.
+    """
+    most = float(np.max(np.abs(column), initial=0.0))
+    if most == 0 or not np.isfinite(most):
+        return column, np.zeros_like(column)
+    unit = 2.0 ** (np.ceil(np.log2(most * column.size)) - 51)
+    high = np.round(column / unit) * unit
+    return high, column - high
+
+
 def _column(values: Array | None, a: int) -> Array | None:
     return None if values is None else values[:, a]
 
@@ -296,5 +359,13 @@ def _with_columns(codes: NDArray[np.intp], values: Array | None, block: Block, c
     out = np.empty((block.levels, block.width, columns.shape[1]))
     for a in range(block.width):
         for j in range(columns.shape[1]):
-            out[:, a, j] = np.bincount(codes, _times(_column(values, a), columns[:, j]), block.levels)
+            weights = _times(_column(values, a), columns[:, j])
+            assert weights is not None
+            if weights.size < _EXACT_FROM:
+                out[:, a, j] = np.bincount(codes, weights, block.levels)
+                continue
+            high, low = _split(weights)
+            out[:, a, j] = np.bincount(codes, high, block.levels)
+            if low.any():
+                out[:, a, j] += np.bincount(codes, low, block.levels)
     return out.reshape(block.size, columns.shape[1])

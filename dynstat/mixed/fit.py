@@ -10,17 +10,17 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import linalg, optimize
 
 from ..errors import DynstatError, DynstatWarning
 from .batched import by_newton
 from .crossproducts import CONSTANT, cross_products
-from .design import build_design
+from .design import Design
 from .formula import parse_formula
 from .pls import PenalisedLeastSquares
 from .result import LmerResult
+from .stream import design_of
 
 Array = NDArray[np.float64]
 Criterion = Callable[[Array], float]
@@ -58,7 +58,7 @@ class FitRecord:
     zeroed: int
 
 
-def lmer(formula: str, data: pd.DataFrame, REML: bool = True) -> LmerResult:
+def lmer(formula: str, data: Any, REML: bool = True, weights: str | ArrayLike | None = None) -> LmerResult:
     """Fit a linear mixed model with an lme4 formula.
 
     Parameters
@@ -66,10 +66,14 @@ def lmer(formula: str, data: pd.DataFrame, REML: bool = True) -> LmerResult:
     formula : str
         For example ``y ~ x + (1 | model) + (1 | category/prompt)``; fixed part as formulaic reads it, random
         terms ``(1|g)``, ``(x|g)``, ``(0+x|g)``, ``(x||g)``, with ``a:b`` and ``a/b`` as grouping factors.
-    data : DataFrame
-        Rows with a missing value in a column used are left out.
+    data : DataFrame, Dataset, mapping of arrays, iterable of frames
+        Rows with a missing value in a column used are left out. What is not a frame (a Dataset opened
+        lazily, dask arrays, a list of frames, a function that returns an iterator of them) is read in chunks
+        and never held: see :mod:`dynstat.mixed.stream`. Such a result knows no single rows.
     REML : bool
         Restricted maximum likelihood (default) or maximum likelihood.
+    weights : str or array, optional
+        Column, or a number a row: the residual variance of a row is sigma² over its weight.
 
     Returns
     -------
@@ -85,17 +89,24 @@ def lmer(formula: str, data: pd.DataFrame, REML: bool = True) -> LmerResult:
     DynstatWarning
         Singular fit; columns dropped; optimiser not converged.
     """
-    design = build_design(parse_formula(formula), data)
-    cross = cross_products(design)
-    pls = PenalisedLeastSquares(cross, design.terms, REML)
+    return _fit(design_of(parse_formula(formula), data, weights)[0], REML)
+
+
+def lmer_of(design: Design, REML: bool = True) -> LmerResult:
+    """Fit a design that is at hand, as :func:`lmer` does."""
+    return _fit(design, REML)
+
+
+def _fit(design: Design, reml: bool) -> LmerResult:
+    pls = PenalisedLeastSquares(cross_products(design), design.terms, reml)
     theta, record = optimise(pls)
     solution = pls.solve(theta)
     result = LmerResult.build(design, pls, theta, solution, record, is_singular(pls, theta))
     if result.singular:
         names = ", ".join(result.boundary_terms)
-        warnings.warn(f"singular fit: {names} at the boundary", DynstatWarning, stacklevel=2)
+        warnings.warn(f"singular fit: {names} at the boundary", DynstatWarning, stacklevel=3)
     if not record.converged:
-        warnings.warn(f"the optimiser did not converge: {record.message}", DynstatWarning, stacklevel=2)
+        warnings.warn(f"the optimiser did not converge: {record.message}", DynstatWarning, stacklevel=3)
     return result
 
 

@@ -163,14 +163,11 @@ class Batch:
             + np.sum(wk * np.swapaxes(wk, 1, 2), axis=(1, 2))
         )
         if k > 1:
-            e = c[:, :zs, :t] @ wd
-            projected = c[:, :zs, :zs] - e @ c[:, :t, :zs]
-            z = cy[:, :zs] - _times(c[:, :zs], coef)
-            full = e if self.reml else c[:, :zs] @ w
-            inner = projected if self.reml else c[:, :zs, :zs] - full @ c[:, :, :zs]
-            dz = kc[:, :zs] - _times(full, kc)
-            q = -e
-            q[:, np.arange(zs), np.arange(zs)] += 1.0
+            q = _left(c[:, :zs, :t], wd, scale)
+            projected = q @ c[:, :t, :zs]
+            whole = q if self.reml else _left(c[:, :zs], w, scale)
+            inner = projected if self.reml else whole @ c[:, :, :zs]
+            z, dz = _times(whole, cy), _times(whole, kc)
             moved = np.sum((q @ kd[:, :t, :t]) * q, axis=2)
             for i, (lo, hi) in enumerate(r.edges, start=1):
                 zi = z[:, lo:hi]
@@ -237,6 +234,18 @@ class Batch:
             return k, weights * self.outer_y[0, which], weights[:, 0] * self.squares_y[0, which]
         ky = np.einsum("bu,ubm->bm", weights, self.outer_y[:, which])
         return k, ky, np.einsum("bu,ub->b", weights, self.squares_y[:, which])
+
+
+def _left(c: Array, w: Array, scale: Array) -> Array:
+    """Return the rows of I − CW; where γC is large as W/γ, which does not cancel."""
+    zs = c.shape[1]
+    at = np.arange(zs)
+    gamma = scale[:, :zs] ** 2
+    strong = gamma * c[:, at, at] > 1
+    out = -(c @ w)
+    out[:, at, at] += 1.0
+    safe = np.where(strong, gamma, 1.0)
+    return np.where(strong[:, :, None], w[:, :zs] / safe[:, :, None], out)
 
 
 def _times(matrices: Array, vectors: Array) -> Array:
