@@ -19,6 +19,7 @@ _PUBLIC = {
     "to_frame": "dynstat.dataset.frames",
     "from_frame": "dynstat.dataset.frames",
     "lmer": "dynstat.mixed",
+    "lmer_many": "dynstat.mixed",
     "decompose": "dynstat.mixed",
     "category_variances": "dynstat.mixed",
     "dstudy": "dynstat.mixed",

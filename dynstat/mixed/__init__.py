@@ -24,6 +24,7 @@ _PUBLIC = {
     "profile": "profiling",
     "ranova": "comparison",
     "unit_bootstrap": "resampling",
+    "lmer_many": "many",
     "predict": "prediction",
     "refit": "refitting",
     "simulate": "simulation",
@@ -47,6 +48,7 @@ __all__ = [
     "equivalence",
     "icc",
     "lmer",
+    "lmer_many",
     "part_r2",
     "plan_for",
     "predict",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from .explained import icc, part_r2, r2
     from .fit import lmer
     from .intervals import confint
+    from .many import lmer_many
     from .parametric_bootstrap import bootstrap
     from .prediction import predict
     from .profiling import profile

@@ -47,7 +47,7 @@ class ManyFits:
     converged, singular : ndarray of bool, shape (B,)
     constant, exact : ndarray of bool, shape (B,)
         The outcome does not vary beyond the fixed part; its random terms reproduce it and leave nothing for
-        the residual. Of such outcomes only beta is estimated; never an exception.
+        the residual. Of such outcomes beta alone is given, by least squares; never an exception.
     method : str
         How: ``strata`` (balanced), ``newton`` (batched) or ``scalar`` (slopes, very large designs).
     """
@@ -121,7 +121,7 @@ def _batched(design: Design, cross: CrossProducts, reduced: Reduced, y: Array, r
         # Rounding can keep the last decades from being walked.
         exact = (r2 < 1e-20) | (largest >= 0.99 * _LARGEST) | (~done & (largest > 1e-2 * _LARGEST))
         bad = flat | exact
-        out.beta[cut] = beta.T + (coef @ inverse.T) * scale[:, None]
+        out.beta[cut] = beta.T + np.where(bad, 0.0, scale)[:, None] * (coef @ inverse.T)
         se = np.sqrt(
             np.maximum(np.einsum("ij,bjk,ik->bi", inverse, wxx, inverse), 0)
             * (np.maximum(r2, 0) / df)[:, None]
