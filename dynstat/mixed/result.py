@@ -130,7 +130,7 @@ class LmerResult:
 
     @property
     def scaled_residuals(self) -> pd.Series:
-        """Residuals over their standard deviation, ``residuals(m, scaled = TRUE)``."""
+        """Residuals over their standard deviation, R's ``residuals(m, "pearson", scaled = TRUE)``."""
         cells = self.design.cells
         root = 1.0 if cells is None else cells.root
         return (self.residuals * root / self.sigma).rename(".scaled")

@@ -77,6 +77,42 @@ def test_fitted_residuals_and_parts(case, fitted):
     assert hat.sum() == pytest.approx(case["sums"][2], rel=1e-4)
 
 
+@pytest.mark.parametrize("case", VALUES["weighted"], ids=_name)
+def test_weighted_fits(case, r_data):
+    data = r_data(case["data"]).assign(w=case["weights"])
+    m = dynstat.lmer(case["formula"], data, REML=case["REML"], weights="w")
+    assert m.criterion == pytest.approx(case["criterion"], abs=1e-8)
+    assert m.loglik == pytest.approx(case["loglik"], abs=1e-8)
+    np.testing.assert_allclose(m.fixef, case["fixef"], rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt(np.diag(m.vcov)), case["se"], rtol=1e-5)
+    np.testing.assert_allclose(m.varcorr["sdcor"], case["sdcor"], rtol=1e-5)
+    modes = m.ranef().merge(pd.DataFrame(case["ranef"]), on=["grpvar", "term", "grp"], suffixes=("", "_r"))
+    assert len(modes) == len(case["ranef"]["grp"]) == len(m.ranef())
+    for column in ("condval", "condsd"):
+        np.testing.assert_allclose(modes[column], modes[f"{column}_r"], rtol=1e-4, atol=1e-5 * m.sigma)
+    rows = case["rows"]
+    for ours, key in (
+        (m.fitted, "fitted"),
+        (m.residuals, "residuals"),
+        (m.scaled_residuals, "scaled"),
+        (m.augment()[".hat"], "hat"),
+        (m.augment()[".cooksd"], "cooksd"),
+    ):
+        scale = m.sigma if key in ("fitted", "residuals") else 1.0
+        np.testing.assert_allclose(ours.iloc[rows], case[key], rtol=1e-5, atol=1e-5 * scale, err_msg=key)
+    # An update keeps the weights, a simulation scatters by them, a refit counts with them.
+    assert m.update().criterion == pytest.approx(m.criterion, abs=1e-9)
+    y = m.simulate(400, rng=1, re="all")
+    spread = y.std(axis=1, ddof=1).to_numpy() * np.sqrt(case["weights"]) / m.sigma
+    assert spread.mean() == pytest.approx(1, abs=0.02) and spread.std() < 0.05
+    again = m.refit(y["sim_1"])
+    outcome = case["formula"].split(" ")[0]
+    expected = dynstat.lmer(case["formula"], data.assign(**{outcome: y["sim_1"]}), case["REML"], "w")
+    assert again.criterion == pytest.approx(expected.criterion, abs=1e-8)
+    with pytest.raises(DynstatError, match="weights of these rows are not known"):
+        m.update(data=data.head(100))
+
+
 def _new(case):
     new = pd.DataFrame(case["newdata"])
     return new.assign(temperature=new["temperature"].astype(int)) if "temperature" in new else new

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dynstat.errors import DynstatWarning
-from dynstat.mixed import formula
+from dynstat.mixed import formula, refitting
 
 PAGE = Path(__file__).parents[2] / "docs" / "mixed.md"
 
@@ -23,6 +23,6 @@ def test_page_examples():
         assert doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed == 0
 
 
-@pytest.mark.parametrize("module", [formula])
+@pytest.mark.parametrize("module", [formula, refitting])
 def test_docstring_examples(module):
     assert doctest.testmod(module).failed == 0

@@ -18,9 +18,9 @@ from dynstat.mixed.formula import parse_formula
 
 ORACLES = Path(__file__).parent.parent / "oracles"
 GRAMMAR = json.loads((ORACLES / "lmm_result.json").read_text())["grammar"]
-# The one case where names differ.
-OTHER_BASIS = "y ~ f:o + (1|g)"
-SAME = [c for c in GRAMMAR if c["formula"] != OTHER_BASIS]
+# The one kind where names differ: an interaction beside an intercept and without its margins.
+OTHER_BASIS = {"y ~ f:o + (1|g)": "fo", "y ~ x + f:l + (1|g)": "fl"}
+SAME = [c for c in GRAMMAR if c["formula"] not in OTHER_BASIS]
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +62,17 @@ def test_names_order_and_columns_are_those_of_lme4(case, frame):
 
 
 def test_the_grammar_is_all_here():
-    assert len(GRAMMAR) == 70 and not any(c.get("error") for c in GRAMMAR)
+    assert len(GRAMMAR) == 85 and not any(c.get("error") for c in GRAMMAR)
 
 
-def test_an_interaction_without_its_margins_spans_the_same_columns(frame):
-    # R codes all twelve cells and drops the last; formulaic picks eleven contrasts of the same space.
-    case = next(c for c in GRAMMAR if c["formula"] == OTHER_BASIS)
-    x = _read(OTHER_BASIS, frame).x
-    cells = pd.get_dummies(frame["f"] + frame["o"].astype(str)).to_numpy(float)
-    assert (
-        x.shape[1] == len(case["x_names"]) == cells.shape[1] == np.linalg.matrix_rank(np.hstack([x, cells]))
-    )
+@pytest.mark.parametrize(("text", "factors"), OTHER_BASIS.items())
+def test_an_interaction_without_its_margins_spans_the_same_columns(text, factors, frame):
+    # R codes all cells and drops the last; formulaic picks contrasts of the same space.
+    case = next(c for c in GRAMMAR if c["formula"] == text)
+    x = _read(text, frame).x
+    cells = pd.get_dummies(frame[factors[0]] + frame[factors[1]].astype(str)).to_numpy(float)
+    assert x.shape[1] == len(case["x_names"]) == cells.shape[1] + ("x" in case["x_names"])
+    assert np.linalg.matrix_rank(np.hstack([x, cells])) == x.shape[1]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,21 @@ fits <- lapply(oracle$cases, function(case) {
        sums = c(sum(fitted(m)), sum(fitted(m)^2), sum(hatvalues(m))))
 })
 
+# -- rows of known precision -------------------------------------------------------------------------------
+sets$sleepstudy$w <- 1 + sets$sleepstudy$Days %% 3
+sets$slopes$w <- 0.5 + (seq_len(nrow(sets$slopes)) %% 5)
+weighted <- lapply(list(list("sleepstudy", Reaction ~ Days + (Days | Subject), TRUE),
+                        list("slopes", y ~ x + (x || model) + (1 | prompt), FALSE)), function(case) {
+  d <- sets[[case[[1]]]]
+  m <- quiet(lmer(case[[2]], d, weights = w, REML = case[[3]], control = tight)); rows <- few(nrow(d))
+  list(data = case[[1]], formula = paste(deparse(case[[2]]), collapse = " "), REML = case[[3]], weights = d$w,
+       criterion = unname(getME(m, "devcomp")$cmp[if (case[[3]]) "REML" else "dev"]), loglik = as.numeric(logLik(m)),
+       fixef = unname(fixef(m)), se = unname(sqrt(diag(as.matrix(vcov(m))))), sigma = sigma(m), ranef = modes(m),
+       sdcor = as.data.frame(VarCorr(m))$sdcor, rows = rows - 1, fitted = unname(fitted(m))[rows],
+       residuals = unname(residuals(m))[rows], scaled = unname(residuals(m, "pearson", scaled = TRUE))[rows],
+       hat = unname(hatvalues(m))[rows], cooksd = unname(cooks.distance(m))[rows])
+})
+
 # -- predictions for rows that were not in the data --------------------------------------------------------
 ahead <- function(name, formula, new, ...) {
   m <- quiet(lmer(formula, sets[[name]], control = tight))
@@ -94,6 +109,9 @@ grammar <- lapply(c(
   "y ~ C(f, contr.sum) * x + (1|g)", "y ~ x.dot + log(x.dot) + (1|g)", "y ~ x + I(2 * x) + z + (1|g)",
   "y ~ f + I(f == \"v\") + (1|g)", "log(y + 10) ~ x + (1|g)", "I(y^2) ~ x + (1|g)", "y ~ f:o + (1|g)", "y ~ x + z + z:x + (1|g)", "y ~ o:x + f + x:f + (1|g)",
   "y ~ f*x + o + o:f + (1|g)", "y ~ log(z) + x + x:log(z) + (1|g)", "y ~ x + (z:x + x|h)",
+  "y ~ 0 + f:o + (1|g)", "y ~ 0 + f:l + (1|g)", "y ~ x + f:l + (1|g)", "y ~ f + f:l + (1|g)", "y ~ o + f:o + (1|g)",
+  "y ~ a/b + (1|g)", "y ~ a/b/x + (1|g)", "y ~ l:x + (1|g)", "y ~ f:l + f + (1|g)", "y ~ x*f*l + (1|g)",
+  "y ~ 0 + f:x + (1|g)", "y ~ 0 + f + f:x + (1|g)", "y ~ a*b - b + (1|g)", "y ~ (0 + f:l|g)", "y ~ (a*l|g)",
   "y ~ a*b*f + (1|g)", "y ~ x %in% f + (1|g)"), function(text) {
   l <- try(quiet(lFormula(as.formula(text), d, control = any_size)), silent = TRUE)
   if (inherits(l, "try-error")) return(list(formula = text, error = TRUE))
@@ -175,5 +193,5 @@ broom <- list(
   glance_ml = quiet(table(glance(ml))), augment = quiet(table(head(augment(m), 4))))
 meta <- list(R = R.version.string, lme4 = as.character(packageVersion("lme4")),
              broom.mixed = as.character(packageVersion("broom.mixed")))
-write_json(list(meta = meta, fits = fits, ahead = ahead_list, grammar = grammar, singular = singular, broom = broom),
+write_json(list(meta = meta, fits = fits, ahead = ahead_list, grammar = grammar, singular = singular, weighted = weighted, broom = broom),
            file.path(folder, "lmm_result.json"), digits = NA, auto_unbox = TRUE, null = "null", na = "null")
