@@ -284,7 +284,7 @@ def _smaller(design: Design, t: int, reduce_terms: bool) -> list[tuple[str, tupl
 
 def _sources(term: Term) -> list[list[int]]:
     """Return the random columns that one variable of the term makes, variable by variable."""
-    if term.coding is None:
+    if term.coding is None or term.coding.spec is None:
         return [[i] for i, c in enumerate(term.columns) if c != "(Intercept)"]
     spec, out = term.coding.spec, []
     kept = list(term.coding.kept)

@@ -13,6 +13,7 @@ from scipy import optimize
 from ..errors import DynstatError
 from .crossproducts import cross_products
 from .design import Design, Term
+from .fit import _one_thread
 from .pls import PenalisedLeastSquares
 
 Array = NDArray[np.float64]
@@ -169,14 +170,15 @@ def minimise_with(part: Component, value: float, start: Array | None) -> tuple[f
 
     if not lifted.size:
         return objective(lifted)[0], lifted
-    best = optimize.minimize(
-        objective,
-        lifted,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": 500, "ftol": 1e-14, "gtol": 1e-8, "maxcor": 20},
-    )
+    with _one_thread(pls):
+        best = optimize.minimize(
+            objective,
+            lifted,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": 500, "ftol": 1e-14, "gtol": 1e-8, "maxcor": 20},
+        )
     return float(best.fun), np.asarray(best.x, dtype=np.float64)
 
 

@@ -135,6 +135,9 @@ def term_contrasts(m: LmerResult, kind: str) -> dict[str, Array]:
 def fixed_terms(m: LmerResult) -> list[FixedTerm]:
     """List the terms of the fixed part but the intercept, in order."""
     spec, kept = _spec(m)
+    if spec is None:
+        # A constant alone, which is read without a parser.
+        return []
     categorical = _categories(spec)
     out = []
     for part in spec.terms:

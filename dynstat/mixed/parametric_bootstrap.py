@@ -14,7 +14,10 @@ from scipy import special
 
 from ..errors import DynstatError, DynstatWarning
 from ..inference.resample import Rng, as_generator
+from .crossproducts import with_response
+from .fit import optimise
 from .intervals import parameter_table, spread
+from .pls import PenalisedLeastSquares
 
 if TYPE_CHECKING:
     from .result import LmerResult
@@ -127,8 +130,12 @@ def bootstrap(
     if nsim < 2:
         raise DynstatError("S404", "a bootstrap needs replicates", found=nsim, expected="at least 2")
     generator, seed = as_generator(rng)
-    outcomes = simulate(m, nsim, generator).to_numpy()
     how = "parametric bootstrap, outcomes redrawn from the fit"
+    if statistic is None and _summed(m):
+        return Bootstrap(
+            parameter_table(m)["estimate"].astype(float), _from_cells(m, nsim, generator), how, seed
+        )
+    outcomes = simulate(m, nsim, generator).to_numpy()
     if statistic is not None:
         from .refitting import refit
 
@@ -151,6 +158,37 @@ def refitted(m: LmerResult, outcomes: Array) -> tuple[pd.Series, pd.DataFrame]:
     sigma = np.where(many.converged | np.isfinite(many.criterion), many.sigma, np.nan)
     values = np.column_stack([spread(m.pls, many.theta, sigma), many.beta])
     return table["estimate"].astype(float), pd.DataFrame(values, columns=list(table.index))
+
+
+def _summed(m: LmerResult) -> bool:
+    cells = m.design.cells
+    return m.design.cross is None and cells is not None and bool(np.any(cells.counts != 1))
+
+
+def _from_cells(m: LmerResult, nsim: int, generator: np.random.Generator) -> pd.DataFrame:
+    """Redraw the means of cells and the sum of squares within them, and fit each draw.
+
+    A mean of weight w has noise σ²/w, the sum within is σ²χ² with an observation a cell less.
+    """
+    design, cells = m.design, m.design.cells
+    assert cells is not None
+    theta = m.theta.to_numpy(dtype=float)
+    start = np.where(m.pls.diagonal, np.maximum(theta, 0.05), theta)
+    table = parameter_table(m)
+    out = np.empty((nsim, len(table)))
+    for b in range(nsim):
+        y = design.x @ m.solution.beta + m.sigma * generator.standard_normal(design.n) / cells.root
+        for t, term in enumerate(design.terms):
+            drawn = generator.standard_normal((len(term.levels), term.width))
+            effects = (m.sigma * drawn @ m.pls.template(theta, t).T)[term.codes]
+            y += effects[:, 0] if term.values is None else np.sum(effects * term.values, axis=1)
+        spare = design.nobs - design.n
+        within = m.sigma**2 * generator.chisquare(spare) if spare else 0.0
+        pls = PenalisedLeastSquares(with_response(m.pls.cross, design, y, within), design.terms, m.reml)
+        at = optimise(pls, start, polish=False)[0]
+        solution = pls.solve(at)
+        out[b] = [*spread(pls, at[None, :], np.sqrt([solution.sigma2]))[0], *solution.beta]
+    return pd.DataFrame(out, columns=list(table.index))
 
 
 def evaluate(m: LmerResult, statistic: Statistic, fits: Any) -> tuple[pd.Series, pd.DataFrame, int]:
