@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from .columns import Coding, check_levels, is_one_number, make_columns, mark, variables
 from .formula import MixedFormula, RandomTerm
+from .rank import easy_root
 
 if TYPE_CHECKING:
     from .cells import Cells
@@ -126,13 +127,20 @@ class Design:
 
     def with_outcome(self, y: Array) -> Design:
         """Return the same design with another outcome, shape (n,)."""
-        data = self.data
-        if data is not None and self.formula.response in data.columns:
-            # A frame that still told of the old outcome would mislead update().
-            column = data[self.formula.response].to_numpy(dtype=float, copy=True)
+        formula, data = self.formula, self.data
+        if data is not None:
+            # A frame that still told of the old outcome would mislead update(). An outcome that was computed
+            # becomes a column of that name.
+            name = formula.response.strip("`")
+            old = data[name].to_numpy(dtype=float) if name in data.columns else np.full(len(data), np.nan)
+            column = old.copy()
             column[self.positions] = y
-            data = data.assign(**{self.formula.response: column})
-        return replace(self, y=y, data=data, cross=None)
+            data = data.assign(**{name: column})
+            if variables(formula.response) != (name,):
+                left = f"`{name}`"
+                text = formula.text.replace(formula.response, left, 1)
+                formula = replace(formula, response=left, text=text)
+        return replace(self, formula=formula, y=y, data=data, cross=None)
 
     def subset(self, rows: NDArray[np.intp]) -> Design:
         """Return the design of some rows, empty levels dropped.
@@ -319,6 +327,8 @@ def _check_finite(values: Array, names: tuple[str, ...], what: str, text: str) -
 
 def _full_rank(x: Array, names: tuple[str, ...]) -> tuple[NDArray[np.intp], tuple[str, ...]]:
     """Return the places of the columns that those before them do not determine, and the names of the rest."""
+    if easy_root(x) is not None:
+        return np.arange(x.shape[1]), ()
     kept: list[int] = []
     basis = np.zeros((x.shape[0], 0))
     for j in range(x.shape[1]):
@@ -356,7 +366,7 @@ def level_words(column: pd.Series) -> list[str]:
 
 
 def _occurring(codes: NDArray[np.int64], size: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Return the codes below `size` that occur, and every row's place among them; as np.unique, by counting."""
+    """Return the codes below `size` that occur, and every row's place among them, by counting."""
     if size > 4 * codes.size + 1000:
         joint, inverse = np.unique(codes, return_inverse=True)
         return joint.astype(np.intp), inverse

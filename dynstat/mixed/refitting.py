@@ -77,7 +77,8 @@ def update(
 
     text = m.formula if formula is None else merge(m.design.formula, formula)
     reml = m.reml if REML is None else REML
-    known = m.design.cells is not None and weights is None
+    cells = m.design.cells
+    known = weights is None and cells is not None and bool(np.any(cells.weights != cells.counts))
     if data is None:
         needs_rows(m)
         data = m.design.data
@@ -86,9 +87,9 @@ def update(
         raise _unknown_weights(m, len(data))
     if not known:
         return lmer(text, data, REML=reml) if weights is None else lmer(text, data, reml, weights)
-    assert m.design.cells is not None
+    assert cells is not None
     each = np.ones(len(data))
-    each[m.design.positions] = m.design.cells.weights
+    each[m.design.positions] = cells.weights
     out = lmer(text, data, reml, each)
     if new := np.setdiff1d(out.design.positions, m.design.positions).size:
         # Rows that were left out for a column which the new formula does not name.

@@ -148,6 +148,34 @@ def test_a_refit_is_the_fit_of_the_new_outcome(slopes, data, reml):
     assert m.refit(y.to_numpy()).criterion == again.criterion
 
 
+def test_a_refit_of_a_computed_outcome_keeps_the_new_values(data):
+    m = dynstat.lmer("exp(y / 9) ~ x + (1|model)", data)
+    y = m.simulate(1, rng=4)["sim_1"]
+    again = m.refit(y)
+    assert again.formula == "`exp(y / 9)` ~ x + (1|model)"
+    assert again.update().criterion == pytest.approx(again.criterion, abs=1e-9)
+    np.testing.assert_allclose(again.augment()["exp(y / 9)"], y)
+    assert again.refit(y).criterion == again.criterion
+
+
+def test_a_fit_of_chunks_refuses_what_needs_single_rows(data):
+    coarse = data.assign(x=data["x"].round())
+    m = dynstat.lmer("y ~ x + (1|model) + (1|prompt)", [coarse.iloc[:100], coarse.iloc[100:]])
+    whole = dynstat.lmer("y ~ x + (1|model) + (1|prompt)", coarse)
+    assert m.criterion == pytest.approx(whole.criterion, abs=1e-8)
+    assert "Linear mixed model" in str(m) and m.ranef().shape == whole.ranef().shape
+    new = coarse.head(4)
+    np.testing.assert_allclose(m.predict(new), whole.predict(new), rtol=1e-8)
+    np.testing.assert_allclose(
+        m.predict(new, re="~ (1|model)"), whole.predict(new, re="~ (1|model)"), rtol=1e-8
+    )
+    for call in (m.predict, m.simulate, m.update, m.augment, lambda: m.refit(whole.fitted)):
+        with pytest.raises(DynstatError, match="keeps no single rows"):
+            call()
+    again = m.update(". ~ . - x", data=coarse)
+    assert again.criterion == pytest.approx(whole.update(". ~ . - x").criterion, abs=1e-8)
+
+
 def test_refits_to_what_cannot_be_fitted(slopes):
     y = slopes.fitted.copy()
     for bad in (y.iloc[:-1], y.to_numpy()[:-1], y.where(y > y.min()), np.append(y.to_numpy()[1:], np.inf)):
