@@ -124,7 +124,7 @@ def kenward_roger(m: LmerResult) -> KenwardRoger:
             where=m.formula,
             found=effects,
             expected=f"at most {LARGEST}",
-            mend="use ddf='Satterthwaite': with so many levels the two agree",
+            mend="use ddf='Satterthwaite'",
         )
     p, n = pls.cross.p, pls.cross.n
     gammas, indices, grams = _parameters(pls, m.theta.to_numpy(), sigma2)
