@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from .design import Design, Term
+from .rank import easy_root, solve_normal
 
 Array = NDArray[np.float64]
 # Below this size dense products cost nothing; above this fill they cost less.
@@ -105,12 +106,19 @@ def cross_products(design: Design) -> CrossProducts:
     root = _root(design)
     blocks, codes, values = _blocks(design.terms, root)
     x = design.x if root is None else design.x * root[:, None]
-    q, r = np.linalg.qr(x)
-    residual, beta = _residual(design.y if root is None else design.y * root, q, r)
+    y = design.y if root is None else design.y * root
+    easy = (r := easy_root(x)) is not None
+    if r is not None:
+        beta = solve_normal(r, x.T @ y)
+        beta = beta + solve_normal(r, x.T @ (y - x @ beta))
+        residual = y - x @ beta
+    else:
+        q, r = np.linalg.qr(x)
+        residual, beta = _residual(y, q, r)
     within, log_weights = 0.0, 0.0
     if design.cells is not None:
         within, log_weights = float(design.cells.within.sum()), float(design.cells.log_weights.sum())
-    if well_conditioned(r):
+    if easy:
         # A general mean lies in the span of every factor, so that nearly all of X'V⁻¹X cancels: counts must
         # be exact. They are where columns are summed as they stand and turned afterwards.
         side, rest, own = turned(*_sums(blocks, codes, values, np.column_stack([x, residual])), r)
@@ -118,12 +126,6 @@ def cross_products(design: Design) -> CrossProducts:
         side, rest, own = _sums(blocks, codes, values, np.column_stack([q, residual]))
     rest[-1, -1] += within
     return assemble(blocks, own, side, rest, design.nobs, r, beta, log_weights)
-
-
-def well_conditioned(r: Array) -> bool:
-    """Say whether fixed columns, scaled to length one, are far from dependent."""
-    lengths = np.sqrt(np.sum(r**2, axis=0))
-    return not r.size or bool(np.linalg.cond(r / lengths) < 1e4)
 
 
 def turned(side: Array, rest: Array, own: Array, r: Array) -> tuple[Array, Array, Array]:
@@ -223,7 +225,9 @@ def row_products(
     """
     root = _root(design)
     blocks, codes, values = _blocks(design.terms, root)
-    q = np.linalg.qr(design.x if root is None else design.x * root[:, None])[0]
+    x = design.x if root is None else design.x * root[:, None]
+    r = easy_root(x)
+    q = np.linalg.qr(x)[0] if r is None else x @ linalg.solve_triangular(r, np.eye(x.shape[1]))
     indicators = [_indicator(b, c, v, design.n) for b, c, v in zip(blocks, codes, values, strict=True)]
 
     def products(y: Array) -> tuple[Array, Array, Array, Array, NDArray[np.bool_]]:
@@ -361,7 +365,8 @@ def _with_columns(codes: NDArray[np.intp], values: Array | None, block: Block, c
         for j in range(columns.shape[1]):
             weights = _times(_column(values, a), columns[:, j])
             assert weights is not None
-            if weights.size < _EXACT_FROM:
+            # Columns of X are whole numbers or far from the span of the factors; the outcome is neither.
+            if weights.size < _EXACT_FROM or j < columns.shape[1] - 1:
                 out[:, a, j] = np.bincount(codes, weights, block.levels)
                 continue
             high, low = _split(weights)

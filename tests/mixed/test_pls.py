@@ -187,3 +187,17 @@ def test_sparse_elimination_equals_dense(panel, reml, fixed):
     np.testing.assert_allclose(
         sparse.solve(np.ones(5)).effects[0], dense.solve(np.ones(5)).effects[0], atol=1e-10
     )
+
+
+@pytest.mark.parametrize("far", [0.0, 1e4])
+def test_another_outcome_gives_the_coefficients_of_a_fit(far):
+    # Columns near dependence take the slower, orthogonal way.
+    frame = _frame(2).assign(z=lambda d: d["z"] + far)
+    design = build_design(parse_formula("y ~ x + z + (1|a)"), frame)
+    other = build_design(parse_formula("y ~ x + z + (1|a)"), frame.assign(y=np.exp(frame["x"])))
+    theta = np.array([0.6])
+    swapped = with_response(cross_products(design), design, other.y)
+    one = PenalisedLeastSquares(swapped, design.terms).solve(theta)
+    two = PenalisedLeastSquares(cross_products(other), other.terms).solve(theta)
+    np.testing.assert_allclose(one.beta, two.beta, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(one.vcov, two.vcov, rtol=1e-6)
