@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import DynstatError
 from ..inference.resample import Rng
+from .columns import _r_factor, make_columns, variables
 from .contrasts import approximation, f_row
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def fixed_terms(m: LmerResult) -> list[FixedTerm]:
         factors = frozenset(n for n in names if n in categorical)
         out.append(
             FixedTerm(
-                ":".join(_shown(n) for n in names), columns, factors, frozenset(n for n in names) - factors
+                ":".join(_r_factor(n) for n in names), columns, factors, frozenset(n for n in names) - factors
             )
         )
     return out
@@ -177,11 +177,6 @@ def _categories(spec: Any) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _shown(name: str) -> str:
-    """Undo what was put around a factor's name to choose its contrasts."""
-    return re.sub(r"^(?:ordered_|logical_)\(`?([^(),`]+)`?(?:, contr\.poly)?\)$", r"\1", name)
-
-
 def _type_three(m: LmerResult, terms: Sequence[FixedTerm]) -> dict[str, Array]:
     """Return type III hypotheses from the over-parametrised design.
 
@@ -206,7 +201,7 @@ def _type_three(m: LmerResult, terms: Sequence[FixedTerm]) -> dict[str, Array]:
             owners.append(-1)
             full.append(np.ones(n))
             continue
-        label = ":".join(_shown(x) for x in names)
+        label = ":".join(_r_factor(x) for x in names)
         start = len(full)
         at: dict[tuple[int, ...], int] = {}
         for combination in product(*(range(columns[x].shape[1]) for x in names)):
@@ -248,8 +243,6 @@ def _type_three(m: LmerResult, terms: Sequence[FixedTerm]) -> dict[str, Array]:
 
 def _factor_columns(m: LmerResult, terms: Sequence[FixedTerm]) -> dict[str, Array]:
     """Return indicators of all levels of every factor, and the values of every numeric one, over the rows."""
-    from .columns import make_columns, variables
-
     spec, _ = _spec(m)
     if m.design.data is None or not m.design.n:
         raise DynstatError(
@@ -263,20 +256,21 @@ def _factor_columns(m: LmerResult, terms: Sequence[FixedTerm]) -> dict[str, Arra
     out: dict[str, Array] = {}
     for name in sorted(set().union(*(t.factors | t.numerics for t in terms))):
         if name not in levels:
-            out[name] = make_columns(f"0 + {_shown(name)}", rows, m.formula)[0]
+            out[name] = make_columns(f"0 + {_r_factor(name)}", rows, m.formula)[0]
             continue
         used = [v for v in variables(name) if v in rows.columns]
-        labels = rows[used[0]].astype(str).to_numpy() if len(used) == 1 else np.array([])
-        found = labels[:, None] == np.array(levels[name])[None, :] if labels.size else np.zeros((1, 1), bool)
-        if not found.any(axis=1).all():
+        codes, labels = pd.factorize(rows[used[0]]) if len(used) == 1 else (np.zeros(0, dtype=int), [])
+        order = [levels[name].index(str(v)) if str(v) in levels[name] else -1 for v in labels]
+        places = np.array([*order, -1])[codes]
+        if not order or np.any(places < 0):
             raise DynstatError(
                 "S404",
                 "type III cannot read the levels of a factor",
                 where=m.formula,
-                found=_shown(name),
+                found=_r_factor(name),
                 mend="make it a column of the data, or use type='II'",
             )
-        out[name] = found.astype(np.float64)
+        out[name] = np.eye(len(levels[name]))[places]
     return out
 
 

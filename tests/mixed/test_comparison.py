@@ -185,6 +185,21 @@ def test_hypotheses_do_not_depend_on_the_contrasts_of_the_model(r_data):
     pd.testing.assert_frame_equal(one.drop(columns="term"), two.drop(columns="term"), rtol=1e-6)
 
 
+def test_a_nested_factor_is_tested_over_all_levels_of_what_it_holds(r_data):
+    """``a/b`` spans what ``a * b`` spans, and type III of a asks the same of both."""
+    d = r_data("holes")
+    one, two = (
+        dynstat.anova(dynstat.lmer(f"y ~ {f} + (1 | g)", d)).set_index("term").loc["a"]
+        for f in ("a / b", "a * b")
+    )
+    pd.testing.assert_series_equal(one, two, rtol=1e-6)
+
+
+def test_a_model_without_fixed_terms_has_an_empty_table(fitted):
+    table = fitted("Dyestuff", "Yield ~ 1 + (1 | Batch)").anova()
+    assert len(table) == 0 and table.columns[0] == "term"
+
+
 def test_a_dropped_term_has_no_values(panel):
     d = panel(4)
     d["twice"] = 2 * d["x"]

@@ -13,6 +13,7 @@ from scipy import special, stats
 import dynstat
 from dynstat.errors import DynstatError
 from dynstat.inference.estimate import TPivot
+from dynstat.inference.rules import Rule, judge
 from dynstat.mixed.contrasts import approximation, coefficients, contest, equivalence
 from dynstat.mixed.kenward_roger import kenward_roger, random_solution
 
@@ -280,3 +281,20 @@ def test_equivalence_is_two_one_sided_t_tests(fitted):
         assert e.diagnostics["p_equivalence"] == pytest.approx(max(p), rel=1e-9)
         # At one-sided 5 % the tests reject exactly where the 90 % interval lies inside.
         assert (e.diagnostics["p_equivalence"] < 0.05) == (-bound < e.low and e.high < bound)
+
+
+@pytest.mark.parametrize(("bound", "outcome"), [(3.0, "supported"), (0.001, "inconclusive")])
+def test_decision_rules_apply_to_an_equivalence(bound, outcome, fitted):
+    e = equivalence(fitted("unbalanced", UNBALANCED), {"familyb": 1}, -bound, bound)
+    verdict = judge([(Rule("equivalence", sesoi=bound), e)], 0.05)
+    assert verdict.outcome == outcome
+    assert verdict.p_support == pytest.approx(e.diagnostics["p_equivalence"], rel=1e-9)
+
+
+def test_a_model_without_fixed_effects_has_intervals_and_no_tests(r_data):
+    m = dynstat.lmer("diameter ~ 0 + (1 | plate) + (1 | sample)", r_data("Penicillin"))
+    assert m.confint().index.tolist() == ["sd_(Intercept)|plate", "sd_(Intercept)|sample", "sigma"]
+    assert len(m.anova()) == 0 and len(m.ranova()) == 3
+    assert m.bootstrap(nsim=5, rng=1).draws.shape == (5, 3)
+    with pytest.raises(DynstatError, match="no fixed effects"):
+        coefficients(m)
