@@ -140,10 +140,15 @@ def _codes(term: Term, newdata: pd.DataFrame, text: str) -> tuple[NDArray[np.int
     """Return the level of every row (−1: not seen), and where a grouping column is missing."""
     needed = term.variables + (() if term.coding is None else term.coding.variables)
     _check_columns(needed, newdata, text)
-    missing = newdata.loc[:, list(term.variables)].isna().any(axis=1).to_numpy()
-    words = [level_words(newdata[v]) for v in term.variables]
+    keys = newdata.loc[:, list(term.variables)]
+    missing = keys.isna().any(axis=1).to_numpy()
+    # Labels are made once a combination, not once a row.
+    which = keys.groupby(list(term.variables), sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    _, first, inverse = np.unique(which, return_index=True, return_inverse=True)
+    words = [level_words(keys[v].iloc[first]) for v in term.variables]
     place = {level: i for i, level in enumerate(term.levels)}
-    return np.array([place.get(":".join(parts), -1) for parts in zip(*words, strict=True)], np.intp), missing
+    codes = np.array([place.get(":".join(parts), -1) for parts in zip(*words, strict=True)], np.intp)
+    return codes[inverse], missing
 
 
 def _check_columns(names: Sequence[str], newdata: pd.DataFrame, text: str) -> None:

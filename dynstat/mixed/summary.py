@@ -11,6 +11,9 @@ import numpy as np
 if TYPE_CHECKING:
     from .result import LmerResult
 
+#: Fixed effects up to which their correlations are printed, as in lme4.
+_CORRELATED = 20
+
 
 def summary_text(m: LmerResult) -> str:
     """Return what ``summary(m)`` shows in R: criterion, residuals, random effects, fixed effects."""
@@ -37,6 +40,10 @@ def summary_text(m: LmerResult) -> str:
     lines += [f"Number of obs: {m.nobs}, groups:  {groups}", ""]
     if len(m.fixef):
         lines += ["Fixed effects:", *_fixed(m)]
+    if 1 < len(m.fixef) <= _CORRELATED:
+        lines += ["", "Correlation of Fixed Effects:", *_correlations(m)]
+    if m.singular or m.design.dropped_columns or m.design.dropped_rows or not m.record.converged:
+        lines += [""]
     if m.singular:
         lines += [f"singular fit: {', '.join(m.boundary_terms)} at the boundary"]
     if m.design.dropped_columns:
@@ -120,6 +127,24 @@ def _aligned(values: list[float], digits: int = 4) -> list[str]:
     if decimals > 8:
         return [f"{v:.{digits}g}" for v in values]
     return [f"{v:.{decimals}f}" for v in values]
+
+
+def _correlations(m: LmerResult) -> list[str]:
+    """Return the lower triangle as lme4 prints it, names cut in their middle to stand over a column."""
+    sd = np.sqrt(np.diag(m.vcov))
+    correlations = m.vcov.to_numpy() / np.outer(sd, sd)
+    names = [str(n) for n in m.fixef.index]
+    width = max(len(n) for n in names[1:])
+    lines = [" " * width + "".join(f"{_cut(n):>8}" for n in names[:-1])]
+    for i, name in enumerate(names[1:], start=1):
+        lines.append(name.ljust(width) + "".join(f"{v:>8.3f}" for v in correlations[i, :i]))
+    return lines
+
+
+def _cut(name: str) -> str:
+    if name == "(Intercept)":
+        return "(Intr)"
+    return name if len(name) <= 7 else f"{name[:3]}…{name[-3:]}"
 
 
 def _fixed(m: LmerResult) -> list[str]:

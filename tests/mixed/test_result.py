@@ -37,8 +37,28 @@ def test_prints_what_lme4_prints(sleep):
         "Number of obs: 180, groups: Subject, 18",
         "(Intercept) 251.41 6.8246 36.838",
         "Days 10.467 1.5458 6.771",
+        "Correlation of Fixed Effects: (Intr) Days -0.138",
     ):
         assert part in words, part
+
+
+def test_correlations_of_fixed_effects_are_those_lme4_prints(r_data):
+    # R: summary(lmer(angle ~ recipe + temperature + (1 | recipe:replicate), cake)), unordered temperature
+    cake = r_data("cake").astype({"temperature": str})
+    text = str(dynstat.lmer("angle ~ recipe + temperature + (1 | recipe:replicate)", cake))
+    table = text.split("Correlation of Fixed Effects:\n")[1].splitlines()
+    assert table[0].split() == ["(Intr)", "recipeB", "recipeC", "tem…185", "tem…195", "tem…205", "tem…215"]
+    assert table[1].split() == ["recipeB", "-0.666"]
+    assert table[7].split() == [
+        "temperature225",
+        "-0.259",
+        "0.000",
+        "0.000",
+        "0.500",
+        "0.500",
+        "0.500",
+        "0.500",
+    ]
 
 
 def test_html_escapes_names_and_shows_both_tables(sleep, panel):
