@@ -318,7 +318,7 @@ def _check_finite(values: Array, names: tuple[str, ...], what: str, text: str) -
         raise DynstatError(
             "S402",
             f"{what} holds infinite or undefined values",
-            where=text,
+            where=mark(text, columns[0]),
             found=f"{int(bad.any(axis=1).sum())} rows in {', '.join(columns)}",
             expected="finite numbers",
             mend="drop these rows, or change the transformation",
@@ -411,7 +411,7 @@ def _check_terms(terms: list[Term], n: int, text: str) -> None:
             raise DynstatError(
                 "S402",
                 f"the factor of {shown} has one level",
-                where=text,
+                where=mark(text, term.variables[0]) if term.variables else text,
                 found=term.levels[0],
                 expected="at least two levels",
                 mend="leave the term out",
@@ -420,7 +420,7 @@ def _check_terms(terms: list[Term], n: int, text: str) -> None:
             raise DynstatError(
                 "S402",
                 f"{shown} is confounded with the residual",
-                where=text,
+                where=mark(text, term.variables[0]) if term.variables else text,
                 found=f"{len(term.levels) * term.width} random effects in {n} rows",
                 expected="fewer random effects than rows",
                 mend="take at least two samples a cell, or leave the term out",

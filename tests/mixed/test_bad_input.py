@@ -64,6 +64,29 @@ def test_each_fault_has_its_own_words(frame, formula, code, what, found):
     assert caught.value.mend
 
 
+@pytest.mark.parametrize(
+    ("formula", "token"),
+    [
+        ("y ~ x + (1|one/g)", "one"),
+        ("y ~ x + (x|one)", "one"),
+        ("y ~ one*x + (1|g)", "one"),
+        ("bad ~ x + (1|g)", "bad"),
+        ("y ~ x + bad + (1|g)", "bad"),
+        ("y ~ x + (1|g) + (bad|h)", "bad"),
+        ("y ~ x + log(x) + (1|g)", "log(x)"),
+        ("y ~ empty + (1|g)", "empty"),
+        ("words ~ x + (1|g)", "words"),
+    ],
+)
+def test_a_fault_of_the_data_is_marked_in_the_formula(frame, formula, token):
+    with pytest.raises(DynstatError) as caught:
+        dynstat.lmer(formula, frame)
+    lines = str(caught.value).splitlines()
+    at = next(i for i, line in enumerate(lines) if formula in line)
+    mark = lines[at + 1]
+    assert lines[at][mark.index("^") : mark.rindex("^") + 1] == token
+
+
 def test_fewer_rows_than_parameters(frame):
     with pytest.raises(DynstatError, match="fewer rows than parameters") as caught:
         dynstat.lmer("y ~ x + f + (1|g)", frame.iloc[[0, 7, 14]])
