@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import DynstatError
-from ..files import atomic_path
+from ..files import atomic_path, uninterrupted
 from .combine import combine
 from .schema import DIMS, SCHEMA, rank
 from .text import check_text, is_text, text_array
@@ -181,7 +181,7 @@ def save(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
             mend="make it with dynstat.from_frame, or keep its attributes (keep_attrs=True)",
         )
     ready = _storable(ds)
-    with atomic_path(path) as temporary:
+    with uninterrupted(), atomic_path(path) as temporary:
         try:
             ready.to_netcdf(
                 temporary, mode="w", engine="netcdf4", format="NETCDF4", encoding=_encoding(ready)

@@ -328,3 +328,36 @@ def test_whatever_the_reader_makes_of_a_damaged_header(panel, tmp_path, monkeypa
     monkeypatch.setattr(xr, "open_dataset", broken)
     with pytest.raises(DynstatError, match="D102"):
         open_dataset(path)
+
+
+@pytest.mark.parametrize("handler", ["default", "ignored", "thread"])
+def test_ctrl_c_waits_for_the_file(panel, tmp_path, monkeypatch, handler):
+    """Within HDF5 it would leave a lock held, and the closing of the file waits for it for ever."""
+    import signal
+    import threading
+
+    real = xr.Dataset.to_netcdf
+
+    def interrupted(ds, *args, **kwargs):
+        if handler != "thread":
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(ds, *args, **kwargs)
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    if handler == "default":
+        with pytest.raises(KeyboardInterrupt):
+            save(panel, tmp_path / "a.nc")
+    elif handler == "ignored":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            save(panel, tmp_path / "a.nc")
+        finally:
+            assert signal.signal(signal.SIGINT, before) == signal.SIG_IGN
+    else:
+        worker = threading.Thread(target=save, args=(panel, tmp_path / "a.nc"))
+        worker.start()
+        worker.join()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [f.name for f in tmp_path.iterdir()] == ["a.nc"]
+    assert open_dataset(tmp_path / "a.nc").identical(panel)
