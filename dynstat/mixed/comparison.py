@@ -13,7 +13,7 @@ from scipy import special
 
 from ..errors import DynstatError, DynstatWarning
 from ..inference.resample import Rng, as_generator, monte_carlo_p
-from .crossproducts import cross_products
+from .crossproducts import cross_products, row_products
 from .design import Design, Term, same_partition
 from .fit import optimise
 from .pls import PenalisedLeastSquares
@@ -135,7 +135,7 @@ def compare(*fits: LmerResult, refit: bool = True, nsim: int = 1000, rng: Rng = 
                 row["p.chisq"] = float(special.chdtrc(m.npar - small.npar, statistic))
                 if null.simulate:
                     simulated = True
-                    draws = _simulated(small, small_pls, small_theta, pls, m.design, nsim, generator)
+                    draws = _simulated(small.design, small_pls, small_theta, m.design, nsim, generator)
                     row["p.value"] = monte_carlo_p(statistic, draws)
                 else:
                     row["p.value"] = null.p(statistic)
@@ -147,21 +147,24 @@ def compare(*fits: LmerResult, refit: bool = True, nsim: int = 1000, rng: Rng = 
     return out
 
 
-def ranova(m: LmerResult, *, reduce_terms: bool = True) -> pd.DataFrame:
+def ranova(m: LmerResult, *, reduce_terms: bool = True, nsim: int = 1000, rng: Rng = None) -> pd.DataFrame:
     """Test every random term by the likelihood ratio against the model without it.
 
     Parameters
     ----------
     reduce_terms : bool
         Of ``(x | g)`` take away x only, leaving ``(1 | g)``, as lmerTest does.
+    nsim : int
+        Replicates of the null where several variances go at once; 0 for none.
+    rng : Generator or seed
+        Recorded in ``attrs["seed"]``.
 
     Returns
     -------
     DataFrame
         term, npar, logLik, AIC, LRT, df, p.value (the 50:50 mixture where one variance goes, with its
         covariances), null, p.chisq (the plain χ² that lmerTest prints). The likelihood is that of the fit,
-        restricted for a REML fit. Where several variances go at once ``p.value`` is missing: use
-        :func:`compare`, which simulates.
+        restricted for a REML fit. Where several variances go at once the null is simulated.
 
     Source: Kuznetsova, Brockhoff, Christensen 2017, J. Stat. Softw. 82(13); Stram and Lee 1994.
     """
@@ -173,27 +176,37 @@ def ranova(m: LmerResult, *, reduce_terms: bool = True) -> pd.DataFrame:
             mend="fit the smaller models and compare them",
         )
     npar = m.npar
-    rows = [_row("<none>", npar, m.criterion)]
+    generator, seed = as_generator(rng)
+    rows, simulated = [_row("<none>", npar, m.criterion)], False
     for t in range(len(m.design.terms)):
         for label, reduced, null in _smaller(m.design, t, reduce_terms):
             removed = len(m.theta) - sum(term.width * (term.width + 1) // 2 for term in reduced)
             if reduced:
                 design = replace(m.design, terms=reduced)
                 pls = PenalisedLeastSquares(cross_products(design), reduced, m.reml)
-                criterion = pls.criterion(optimise(pls)[0])
+                theta = optimise(pls)[0]
             else:
-                criterion = m.pls.criterion(np.zeros(len(m.theta)))
-            row = _row(label, npar - removed, criterion)
+                # Least squares: the model itself with all its variances at zero.
+                design, pls, theta = m.design, m.pls, np.zeros(len(m.theta))
+            criterion = pls.criterion(theta)
             statistic = max(criterion - m.criterion, 0.0)
+            p = np.nan if null.simulate else null.p(statistic)
+            if null.simulate and nsim:
+                simulated = True
+                p = monte_carlo_p(statistic, _simulated(design, pls, theta, m.design, nsim, generator))
+            row = _row(label, npar - removed, criterion)
             row |= {
                 "LRT": statistic,
                 "df": removed,
-                "p.value": np.nan if null.simulate else null.p(statistic),
+                "p.value": p,
                 "null": null.name,
                 "p.chisq": float(special.chdtrc(removed, statistic)),
             }
             rows.append(row)
-    return pd.DataFrame(rows)
+    out = pd.DataFrame(rows)
+    if simulated:
+        out.attrs |= {"seed": seed, "nsim": nsim}
+    return out
 
 
 def by_likelihood(m: LmerResult) -> tuple[PenalisedLeastSquares, Array]:
@@ -341,24 +354,34 @@ def _places(large: Term, small: Term) -> list[int]:
 
 
 def _simulated(
-    small: LmerResult,
-    small_pls: PenalisedLeastSquares,
-    small_theta: Array,
-    large_pls: PenalisedLeastSquares,
-    large_design: Design,
+    design: Design,
+    pls: PenalisedLeastSquares,
+    theta: Array,
+    large: Design,
     nsim: int,
     generator: np.random.Generator,
 ) -> Array:
     """Return likelihood ratios of outcomes drawn from the smaller model."""
     from .batched import fit_many
+    from .fit import FitRecord
     from .result import LmerResult
     from .simulation import simulate
 
-    solution = small_pls.solve(small_theta)
-    null = LmerResult.build(small.design, small_pls, small_theta, solution, small.record, small.singular)
+    record = FitRecord(0, True, 0.0, "", 0)
+    null = LmerResult.build(design, pls, theta, pls.solve(theta), record, False)
     outcomes = simulate(null, nsim, generator).to_numpy()
-    reml = small_pls.reml
-    one = fit_many(small.design, outcomes, reml).criterion
-    two = fit_many(large_design, outcomes, reml).criterion
-    ratio = np.maximum(one - two, 0.0)
+    if np.any(theta):
+        small = fit_many(design, outcomes, pls.reml).criterion
+    else:
+        small = _least_squares(design, pls, outcomes)
+        if design is not large:
+            small = np.minimum(small, fit_many(design, outcomes, pls.reml).criterion)
+    ratio = np.maximum(small - fit_many(large, outcomes, pls.reml).criterion, 0.0)
     return ratio[np.isfinite(ratio)]
+
+
+def _least_squares(design: Design, pls: PenalisedLeastSquares, outcomes: Array) -> Array:
+    """Return the criterion of every outcome with all variances at zero."""
+    rss = row_products(design, pls.cross)(outcomes)[2]
+    constant = (pls.cross.x_logdet if pls.reml else 0.0) - pls.cross.log_weights
+    return np.asarray(pls.df * (1 + np.log(2 * np.pi * rss / pls.df)) + constant)

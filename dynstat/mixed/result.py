@@ -266,19 +266,25 @@ class LmerResult:
 
         return anova(self, *others, type=type, ddf=ddf, **options)
 
-    def ranova(self, *, reduce_terms: bool = True) -> pd.DataFrame:
+    def ranova(self, *, reduce_terms: bool = True, nsim: int = 1000, rng: Rng = None) -> pd.DataFrame:
         """Test every random term; see :func:`dynstat.ranova`."""
         from .comparison import ranova
 
-        return ranova(self, reduce_terms=reduce_terms)
+        return ranova(self, reduce_terms=reduce_terms, nsim=nsim, rng=rng)
 
     def contest(
-        self, contrasts: Contrast, *, rhs: ArrayLike = 0.0, joint: bool = True, ddf: str | None = None
+        self,
+        contrasts: Contrast,
+        *,
+        rhs: ArrayLike = 0.0,
+        joint: bool = True,
+        ddf: str | None = None,
+        level: float = 0.95,
     ) -> pd.DataFrame:
         """Test linear contrasts of the fixed effects; see :func:`dynstat.contest`."""
         from .contrasts import contest
 
-        return contest(self, contrasts, rhs=rhs, joint=joint, ddf=ddf)
+        return contest(self, contrasts, rhs=rhs, joint=joint, ddf=ddf, level=level)
 
     def equivalence(
         self, contrast: ArrayLike | Mapping[str, float], low: float, high: float, **options: Any

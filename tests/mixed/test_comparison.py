@@ -13,7 +13,7 @@ from scipy import stats
 
 import dynstat
 from dynstat.errors import DynstatError, DynstatWarning
-from dynstat.mixed.comparison import compare, null_of
+from dynstat.mixed.comparison import _least_squares, compare, null_of
 from dynstat.mixed.lmer_anova import term_contrasts
 
 VALUES = json.loads((Path(__file__).parent.parent / "oracles" / "lmm_inference.json").read_text("utf-8"))
@@ -96,6 +96,25 @@ def test_ranova_against_no_random_term_is_least_squares(r_data):
     n = len(d)
     expected = -n / 2 * (1 + np.log(2 * np.pi * rss / n))
     assert m.ranova().set_index("term").loc["(1 | Subject)", "logLik"] == pytest.approx(expected, rel=1e-10)
+
+
+def test_ranova_simulates_where_several_variances_go(panel):
+    d = panel(6, models=6, categories=2, prompts=4, samples=2)
+    m = dynstat.lmer("y ~ x + (x | model)", d)
+    table = m.ranova(reduce_terms=False, nsim=19, rng=1).set_index("term")
+    row = table.loc["(x | model)"]
+    assert row["null"] == "simulated" and row["df"] == 3 and table.attrs["seed"] == 1
+    # Large variances between models: no draw without them comes near.
+    assert row["p.value"] == pytest.approx(1 / 20)
+    assert np.isnan(m.ranova(reduce_terms=False, nsim=0)["p.value"].iloc[1])
+
+
+def test_least_squares_criterion_is_the_criterion_with_all_variances_at_zero(panel):
+    d = panel(6, models=6, categories=2, prompts=4, samples=2)
+    for reml in (True, False):
+        m = dynstat.lmer("y ~ x + (1 | model)", d, REML=reml)
+        found = _least_squares(m.design, m.pls, m.design.y[:, None])
+        assert found[0] == pytest.approx(m.pls.criterion(np.zeros(1)), abs=1e-9)
 
 
 def test_two_added_variances_are_tested_by_simulation(panel):
