@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from dynstat.files import write_atomic
+
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
 VOCABULARY = 1024
@@ -73,11 +75,12 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         A trained tokenizer.
     folder : Path
         Created if missing; gets ``tokenizer.json`` and ``tokenizer_config.json``.
+
+    Raises
+    ------
+    DynstatError
+        F002 where the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_text(
-        tokenizer.to_str(pretty=True) + "\n", encoding="utf-8", newline="\n"
-    )
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
@@ -87,6 +90,6 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "clean_up_tokenization_spaces": False,
         "model_max_length": CONTEXT,
     }
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n"
-    )
+    # tokenizer.json last: where it is, it is whole, has its companion, and is never made anew.
+    write_atomic(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+    write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")

@@ -189,6 +189,19 @@ def test_clean_and_raw_text_count_in_equal_parts():
     )
 
 
+def test_a_tokenizer_is_never_left_half_written(tmp_path, monkeypatch):
+    """A tokenizer.json that is there is used and never made anew, so a broken one would stay."""
+    tokenizer = train_tokenizer(prose(1, 100), prose(2, 100), 300)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DynstatError, match="F002"):
+        save_tokenizer(tokenizer, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_new_tokenizer_loads_from_its_folder(tmp_path):
     save_tokenizer(train_tokenizer(prose(1, 100), prose(2, 100), 300), tmp_path)
     loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
