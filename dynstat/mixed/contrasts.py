@@ -12,7 +12,7 @@ from scipy import special
 
 from ..errors import DynstatError
 from ..inference.estimate import Estimate, TPivot
-from .kenward_roger import FTest, KenwardRoger, kenward_roger
+from .kenward_roger import FTest, KenwardRoger, fits_memory, kenward_roger
 from .satterthwaite import Satterthwaite, satterthwaite
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ def approximation(m: LmerResult, ddf: str | None = None) -> Approximation:
     Parameters
     ----------
     ddf : {"Kenward-Roger", "Satterthwaite", "asymptotic"} or None
-        None takes Kenward-Roger for a REML fit and Satterthwaite for one by maximum likelihood. "KR" is
-        short for Kenward-Roger.
+        None takes Kenward-Roger for a REML fit and Satterthwaite for one by maximum likelihood or one too
+        large for it. "KR" is short for Kenward-Roger.
     """
     if ddf is None:
-        ddf = "Kenward-Roger" if m.reml else "Satterthwaite"
+        ddf = "Kenward-Roger" if m.reml and fits_memory(m) else "Satterthwaite"
     kinds = {"kenward-roger": "kr", "kr": "kr", "satterthwaite": "s", "asymptotic": "z", "wald": "z"}
     kind = kinds.get(str(ddf).lower())
     if kind is None:

@@ -10,14 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
 from ..errors import DynstatError
+from .crossproducts import Block
 from .pls import PenalisedLeastSquares
 
 if TYPE_CHECKING:
     from .result import LmerResult
 
 Array = NDArray[np.float64]
-#: Above this many random effects the dense products no longer fit a machine.
-LARGEST = 20_000
+#: Numbers in the largest matrices above which they no longer fit a small machine (1.6 GB).
+LARGEST = 200_000_000
 
 
 class FTest(NamedTuple):
@@ -87,8 +88,9 @@ def kenward_roger(m: LmerResult) -> KenwardRoger:
 
     With W = [Z X] and M = W'V⁻¹W = (C − C_Z Λ A⁻¹ Λ'C_Z')/σ², C = W'W, A = Λ'Z'ZΛ + I, every ingredient is a
     product of blocks of M: for V = σ²I + Σ γ_i G_i, P_i = −X'V⁻¹G_iV⁻¹X, Q_ij = X'V⁻¹G_iV⁻¹G_jV⁻¹X and
-    tr(V⁻¹G_iV⁻¹G_j). What involves the residual follows from I = (V − Σ γ_i G_i)/σ². The cost depends on the
-    number of levels, not of rows.
+    tr(V⁻¹G_iV⁻¹G_j). What involves the residual follows from I = (V − Σ γ_i G_i)/σ². The factor of most
+    levels stays block-diagonal plus low rank, so that the cost is its levels times the square of all others,
+    whatever the number of rows.
 
     Parameters
     ----------
@@ -116,41 +118,35 @@ def kenward_roger(m: LmerResult) -> KenwardRoger:
             mend="fit again with REML=True, or use Satterthwaite",
         )
     pls, sigma2 = m.pls, m.solution.sigma2
-    effects = sum(b.size for b in pls.cross.blocks)
-    if effects > LARGEST:
+    if (entries := _entries(pls)) > LARGEST:
         raise DynstatError(
             "S404",
             "too many random effects for Kenward-Roger",
             where=m.formula,
-            found=effects,
-            expected=f"at most {LARGEST}",
+            found=f"matrices of {entries:.2g} numbers",
+            expected=f"at most {LARGEST:.2g}",
             mend="use ddf='Satterthwaite'",
         )
     p, n = pls.cross.p, pls.cross.n
-    gammas, indices, grams = _parameters(pls, m.theta.to_numpy(), sigma2)
-    m_zz, m_zx, m_xx = _weighted(pls, m.theta.to_numpy(), sigma2)
+    theta = m.theta.to_numpy(dtype=float)
+    weighted = _weighted(pls, theta, sigma2)
+    parameters = _parameters(pls, theta, sigma2)
+    gammas = np.array([g.value for g in parameters])
+    m_xx = weighted.rest[weighted.fixed :, weighted.fixed :]
     r = gammas.size
-    # P_i and Q_ij for the random parameters, then the residual's by substitution.
-    h = [_apply(m_zx, index, gram) for index, gram in zip(indices, grams, strict=True)]
+    # P_i, Q_ij and the traces for the random parameters, then the residual's by substitution.
+    to_x = [weighted.to_fixed(b) for b in range(len(pls.cross.blocks))]
+    h = [_rows(g.pattern, to_x[g.block]) for g in parameters]
     ps = np.zeros((r + 1, p, p))
     qs = np.zeros((r + 1, r + 1, p, p))
     trace, k = np.zeros(r + 1), np.zeros((r + 1, r + 1))
-    for i in range(r):
-        rows = indices[i].ravel()
-        ps[i] = -m_zx[rows].T @ h[i]
-        block = m_zz[np.ix_(rows, rows)].reshape(*indices[i].shape, *indices[i].shape)
-        trace[i] = np.einsum("lalb,ba->", block, grams[i])
-        for j in range(i, r):
-            between = m_zz[np.ix_(rows, indices[j].ravel())]
-            qs[i, j] = h[i].T @ between @ h[j]
+    for i, one in enumerate(parameters):
+        ps[i] = -to_x[one.block].T @ h[i]
+        trace[i] = weighted.trace(one)
+        for j, two in enumerate(parameters[i:], start=i):
+            qs[i, j] = weighted.form(one.block, two.block, h[i], h[j])
             qs[j, i] = qs[i, j].T
-            if grams[i].size == grams[j].size == 1:
-                k[i, j] = np.vdot(between, between)
-            else:
-                four = between.reshape(*indices[i].shape, *indices[j].shape)
-                left = np.einsum("ab,lbmc->lamc", grams[i], four)
-                k[i, j] = np.einsum("lamc,cd,lamd->", left, grams[j], four)
-            k[j, i] = k[i, j]
+            k[i, j] = k[j, i] = weighted.product_trace(one, two)
     ps[r] = -(m_xx + np.einsum("i,iab->ab", gammas, ps[:r])) / sigma2
     for i in range(r):
         qs[r, i] = (-ps[i] - np.einsum("j,jab->ab", gammas, qs[:r, i])) / sigma2
@@ -183,113 +179,186 @@ def kenward_roger(m: LmerResult) -> KenwardRoger:
 
 
 def random_solution(m: LmerResult) -> Array:
-    """Return V⁻¹X over the rows of a fit, shape (n, p).
-
-    V⁻¹X = (X − ZΛA⁻¹Λ'Z'X)/σ², weights of rows included.
-    """
-    pls, design, theta = m.pls, m.design, m.theta.to_numpy()
-    c = _products(pls)
-    q = c.shape[0] - pls.cross.p
-    scaled = _scale_rows(pls, theta, c[:q])
-    a = _scale_rows(pls, theta, np.ascontiguousarray(scaled[:, :q].T))
-    a[np.arange(q), np.arange(q)] += 1.0
-    spherical = linalg.cho_solve(linalg.cho_factor(a), scaled[:, q:] @ pls.cross.x_root)
-    starts = np.cumsum([0, *(b.size for b in pls.cross.blocks)])
+    """Return V⁻¹X over the rows of a fit, shape (n, p), weights of rows included."""
+    pls, design, theta = m.pls, m.design, m.theta.to_numpy(dtype=float)
+    lambdas = _lambdas(pls, theta)
+    inner, _, _, half, b = _eliminate(pls, lambdas)
+    zs = pls.zs
+    # X less Z₂b₂ less Z₁b₁: first the effects of the other blocks, then those of the first given these.
+    others = half @ (half.T @ b[:zs, zs:])
+    side = pls.cross.side[..., :-1]
+    first = inner @ (side[..., zs:] - side[..., :zs] @ others)
+    effects = [first, *(others[lo:hi].reshape(k.levels, k.width, -1) for (lo, hi), k in _others(pls))]
     out = design.x.copy()
-    for t, (term, slot) in enumerate(zip(design.terms, pls.slots, strict=True)):
-        block = pls.cross.blocks[slot.block]
-        rows = spherical[starts[slot.block] : starts[slot.block + 1]]
-        shaped = rows.reshape(block.levels, block.width, -1)[:, slot.column : slot.column + slot.width]
-        effects = np.einsum("ab,lbk->lak", pls.template(theta, t), shaped)[term.codes]
-        out -= effects[:, 0] if term.values is None else np.einsum("na,nak->nk", term.values, effects)
+    for term, slot in zip(design.terms, pls.slots, strict=True):
+        block = effects[slot.block][:, slot.column : slot.column + slot.width] @ pls.cross.x_root
+        per_row = block[term.codes]
+        out -= per_row[:, 0] if term.values is None else np.einsum("na,nak->nk", term.values, per_row)
     if design.cells is not None:
         out *= design.cells.weights[:, None]
     return out / m.solution.sigma2
 
 
-def _parameters(
-    pls: PenalisedLeastSquares, theta: Array, sigma2: float
-) -> tuple[Array, list[NDArray[np.intp]], list[Array]]:
-    """Return for every covariance parameter its value, the random columns it touches, and its pattern.
+class _Parameter(NamedTuple):
+    """A variance or covariance: its value, its block, and B in G = Z(I ⊗ B)Z', shape (width, width)."""
 
-    G = Z (I ⊗ B) Z' over the levels of a term: B has a one on the diagonal for a variance, two off it for a
-    covariance. Columns are counted through the blocks in order, shape (levels, width).
+    value: float
+    block: int
+    pattern: Array
+
+
+class _Weighted(NamedTuple):
+    """Blocks of M = W'V⁻¹W, W = [Z₁ R], R = [Z₂ … X]: M₁₁ = diag(own) − low·low', M₁R and M_RR.
+
+    The block of most levels is never a full matrix: own is block-diagonal, shape (q, k, k), low has a column
+    for every other random effect, shape (q, k, z).
     """
-    starts = np.cumsum([0, *(b.size for b in pls.cross.blocks)])
-    values, indices, grams = [], [], []
+
+    own: Array
+    low: Array
+    side: Array
+    rest: Array
+    fixed: int
+    edges: tuple[tuple[int, int], ...]
+
+    def to_fixed(self, block: int) -> Array:
+        """Return M_bX."""
+        if block == 0:
+            return self.side[:, self.fixed :]
+        lo, hi = self.edges[block - 1]
+        return self.rest[lo:hi, self.fixed :]
+
+    def between(self, one: int, two: int) -> Array:
+        """Return M_bc of two blocks, not both the first."""
+        if one and two:
+            return self.rest[slice(*self.edges[one - 1]), slice(*self.edges[two - 1])]
+        return self.side[:, slice(*self.edges[two - 1])] if two else self.between(two, one).T
+
+    def form(self, one: int, two: int, left: Array, right: Array) -> Array:
+        """Return left' M_bc right."""
+        if one or two:
+            return np.asarray(left.T @ (self.between(one, two) @ right))
+        q, k, z = self.low.shape
+        flat = self.low.reshape(q * k, z)
+        turned = (self.own @ right.reshape(q, k, -1)).reshape(right.shape)
+        return np.asarray(left.T @ turned - (flat.T @ left).T @ (flat.T @ right))
+
+    def trace(self, one: _Parameter) -> float:
+        """Return tr(V⁻¹G)."""
+        if one.block == 0:
+            touched = one.pattern @ self.low
+            return float(np.vdot(self.own.sum(axis=0), one.pattern) - np.vdot(self.low, touched))
+        lo, hi = self.edges[one.block - 1]
+        width = one.pattern.shape[0]
+        corner = self.rest[lo:hi, lo:hi]
+        total = 0.0
+        for a, b in zip(*np.nonzero(one.pattern), strict=True):
+            total += one.pattern[a, b] * float(np.trace(corner[a::width, b::width]))
+        return total
+
+    def product_trace(self, one: _Parameter, two: _Parameter) -> float:
+        """Return tr(V⁻¹G_iV⁻¹G_j)."""
+        if one.block or two.block:
+            block = self.between(one.block, two.block)
+            return float(np.vdot(_rows(one.pattern, block), _rows(two.pattern, block.T).T))
+        q, k, z = self.low.shape
+        first, second = one.pattern @ self.own, two.pattern @ self.own
+        diagonal = float(np.einsum("lab,lba->", first, second))
+        left, right = one.pattern @ self.low, two.pattern @ self.low
+        mixed = 2 * float(np.vdot(left, self.own @ right))
+        flat = self.low.reshape(q * k, z)
+        a = flat.T @ left.reshape(q * k, z)
+        b = a if one is two else flat.T @ right.reshape(q * k, z)
+        return diagonal - mixed + float(np.vdot(a, b.T))
+
+
+def fits_memory(m: LmerResult) -> bool:
+    """Say whether the matrices of :func:`kenward_roger` are of a size to be held."""
+    return _entries(m.pls) <= LARGEST
+
+
+def _entries(pls: PenalisedLeastSquares) -> float:
+    rest = pls.cross.rest.shape[0]
+    return float(rest) * (rest + pls.cross.blocks[0].size)
+
+
+def _parameters(pls: PenalisedLeastSquares, theta: Array, sigma2: float) -> list[_Parameter]:
+    """List the covariance parameters: a one on B's diagonal for a variance, two off it for a covariance."""
+    out = []
     for t, slot in enumerate(pls.slots):
-        block = pls.cross.blocks[slot.block]
+        width = pls.cross.blocks[slot.block].width
         lam = pls.template(theta, t)
         cov = sigma2 * lam @ lam.T
-        index = (
-            starts[slot.block]
-            + np.arange(block.levels)[:, None] * block.width
-            + slot.column
-            + np.arange(slot.width)
-        )
         for a in range(slot.width):
             for b in range(a, slot.width):
-                pattern = np.zeros((slot.width, slot.width))
-                pattern[a, b] = pattern[b, a] = 1.0
-                values.append(cov[a, b])
-                indices.append(index)
-                grams.append(pattern)
-    return np.asarray(values), indices, grams
-
-
-def _apply(matrix: Array, index: NDArray[np.intp], pattern: Array) -> Array:
-    """Return (I ⊗ B) times the rows of one term."""
-    rows = matrix[index.ravel()]
-    if pattern.size == 1:
-        return rows
-    return np.einsum("ab,lbx->lax", pattern, rows.reshape(*index.shape, -1)).reshape(rows.shape)
-
-
-def _weighted(pls: PenalisedLeastSquares, theta: Array, sigma2: float) -> tuple[Array, Array, Array]:
-    """Return Z'V⁻¹Z, Z'V⁻¹X and X'V⁻¹X, with X's orthonormal basis in place of X."""
-    c = _products(pls)
-    q = c.shape[0] - pls.cross.p
-    scaled = _scale_rows(pls, theta, c[:q])
-    a = _scale_rows(pls, theta, np.ascontiguousarray(scaled[:, :q].T))
-    a[np.arange(q), np.arange(q)] += 1.0
-    root = linalg.solve_triangular(np.linalg.cholesky(a), scaled, lower=True, check_finite=False)
-    weighted = (c - root.T @ root) / sigma2
-    return weighted[:q, :q], weighted[:q, q:], weighted[q:, q:]
-
-
-def _products(pls: PenalisedLeastSquares) -> Array:
-    """Return W'W for W = [Z X], the block of most levels first."""
-    cross = pls.cross
-    first = cross.blocks[0]
-    rest = cross.rest[:-1, :-1]
-    side = cross.side[..., :-1].reshape(first.size, -1)
-    out = np.zeros((first.size + rest.shape[0],) * 2)
-    at = np.arange(first.size).reshape(first.levels, first.width)
-    for a in range(first.width):
-        for b in range(first.width):
-            out[at[:, a], at[:, b]] = cross.own[:, a, b]
-    out[: first.size, first.size :] = side
-    out[first.size :, : first.size] = side.T
-    out[first.size :, first.size :] = rest
+                pattern = np.zeros((width, width))
+                pattern[slot.column + a, slot.column + b] = pattern[slot.column + b, slot.column + a] = 1.0
+                out.append(_Parameter(float(cov[a, b]), slot.block, pattern))
     return out
 
 
-def _scale_rows(pls: PenalisedLeastSquares, theta: Array, matrix: Array) -> Array:
-    """Return Λ' times the rows of `matrix`."""
-    lambdas = [np.zeros((b.width, b.width)) for b in pls.cross.blocks]
+def _rows(pattern: Array, matrix: Array) -> Array:
+    """Return (I ⊗ B) times the rows of a block."""
+    width = pattern.shape[0]
+    if width == 1:
+        return matrix * pattern[0, 0]
+    return (pattern @ matrix.reshape(-1, width, matrix.shape[1])).reshape(matrix.shape)
+
+
+def _lambdas(pls: PenalisedLeastSquares, theta: Array) -> list[Array]:
+    """Return the relative factor of every block."""
+    out = [np.zeros((b.width, b.width)) for b in pls.cross.blocks]
     for t, slot in enumerate(pls.slots):
         cut = slice(slot.column, slot.column + slot.width)
-        lambdas[slot.block][cut, cut] = pls.template(theta, t)
-    out, start = np.empty_like(matrix), 0
-    for block, lam in zip(pls.cross.blocks, lambdas, strict=True):
-        rows = matrix[start : start + block.size]
-        if block.width == 1:
-            out[start : start + block.size] = rows * lam[0, 0]
-        else:
-            shaped = rows.reshape(block.levels, block.width, -1)
-            out[start : start + block.size] = (lam.T @ shaped).reshape(rows.shape)
-        start += block.size
+        out[slot.block][cut, cut] = pls.template(theta, t)
     return out
+
+
+def _others(pls: PenalisedLeastSquares) -> list[tuple[tuple[int, int], Block]]:
+    return list(zip(pls.cross.offsets, pls.cross.blocks[1:], strict=True))
+
+
+def _eliminate(pls: PenalisedLeastSquares, lambdas: list[Array]) -> tuple[Array, Array, Array, Array, Array]:
+    """Return what the first block leaves behind, V₁ = I + Z₁Λ₁Λ₁'Z₁' and R the other columns.
+
+    Λ₁A₁⁻¹Λ₁' a level, (Z₁'V₁⁻¹Z₁) a level, Z₁'V₁⁻¹R, a root J of K = Λ₂(I + Λ₂'B₂₂Λ₂)⁻¹Λ₂' = JJ', and
+    B = R'V₁⁻¹R.
+    """
+    cross, lam, zs = pls.cross, lambdas[0], pls.zs
+    side, rest = cross.side[..., :-1], cross.rest[:-1, :-1]
+    a = lam.T @ cross.own @ lam + np.eye(lam.shape[0])
+    inner = lam @ np.linalg.solve(a, np.broadcast_to(lam.T, a.shape))
+    reduced = inner @ side
+    m = rest.shape[0]
+    b = rest - side.reshape(-1, m).T @ reduced.reshape(-1, m)
+    own = cross.own - cross.own @ inner @ cross.own
+    turned = side - cross.own @ reduced
+    big = np.zeros((zs, zs))
+    for ((lo, hi), block), small in zip(_others(pls), lambdas[1:], strict=True):
+        at = np.arange(lo, hi).reshape(block.levels, block.width)
+        for i in range(block.width):
+            for j in range(block.width):
+                big[at[:, i], at[:, j]] = small[i, j]
+    diagonal = all(block.width == 1 for block in cross.blocks[1:])
+    scale = np.diag(big)
+    scaled = b[:zs, :zs] * scale * scale[:, None] if diagonal else big.T @ b[:zs, :zs] @ big
+    scaled[np.arange(zs), np.arange(zs)] += 1.0
+    half = linalg.solve_triangular(np.linalg.cholesky(scaled), big.T, lower=True, check_finite=False).T
+    return inner, own, turned, half, b
+
+
+def _weighted(pls: PenalisedLeastSquares, theta: Array, sigma2: float) -> _Weighted:
+    """Compute the blocks of M, with X's orthonormal basis in place of X."""
+    _, own, turned, half, b = _eliminate(pls, _lambdas(pls, theta))
+    zs = pls.zs
+    low = turned[..., :zs] @ half
+    inside = half.T @ b[:zs]
+    q, k, m = turned.shape
+    side = (turned.reshape(q * k, m) - low.reshape(q * k, -1) @ inside) / sigma2
+    rest = (b - inside.T @ inside) / sigma2
+    return _Weighted(
+        own / sigma2, low / np.sqrt(sigma2), side, rest, zs, tuple(edges for edges, _ in _others(pls))
+    )
 
 
 def _inverse(information: Array) -> Array:
