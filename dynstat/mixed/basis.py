@@ -76,7 +76,7 @@ class Basis:
             tuple(by_label[labels[j]] for j in order[:-1]),
             inside,
             numbers,
-            len(rows) / cells,
+            design.nobs / cells,
             full.reml[list(order)],
             np.array([s.reml for s in left])[:, order],
             None if wide is None else (wide.raw * wide.total[:, None])[:, order],

@@ -16,8 +16,8 @@ from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import DrawsPivot, Estimate
 from ..inference.resample import Rng, as_generator
 from .basis import Basis
-from .design import Design, build_design
-from .fit import lmer
+from .design import Design
+from .fit import lmer_of
 from .formula import parse_formula
 from .groups import groups_of, left_out, resampler_of, shared_names
 from .jackknife import jackknife_plain, jackknife_share
@@ -25,6 +25,7 @@ from .population import Kind, chance_draws, population_draws
 from .result import LmerResult
 from .share_summaries import summary_estimates
 from .shares import Shares, variance_components
+from .stream import design_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,7 +160,7 @@ class Decomposition:
 
 def decompose(
     formula: str,
-    data: pd.DataFrame,
+    data: Any,
     *,
     unit: str = "prompt",
     strata: str | None = "category",
@@ -181,8 +182,9 @@ def decompose(
     formula : str
         Intercept terms only, e.g. ``y ~ 1 + (1|model) + (1|category/prompt) + (1|model:category) +
         (1|model:prompt)``. Variance that fixed terms explain is outside the shares.
-    data : DataFrame
-        A row a run.
+    data : DataFrame, Dataset, mapping of arrays, iterable of frames
+        A row a run (a token, a layer). What is not a frame is read in chunks and compressed to a row for
+        every combination of the columns used: memory does not grow with the rows.
     unit, strata : str
         Columns of the exchangeable unit and of the strata it is drawn in (None: no strata). One unit of every
         stratum is left out at a time; where strata differ in size, as many groups as the smallest has units.
@@ -225,7 +227,7 @@ def decompose(
     parsed = parse_formula(formula)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DynstatWarning)
-        design = build_design(parsed, data)
+        design, frame = design_of(parsed, data, keep=[unit, strata])
     # What the fit warns of is said again below, from the place of the call.
     if slope := next((t for t in design.terms if not t.intercept_only), None):
         raise DynstatError(
@@ -238,17 +240,17 @@ def decompose(
         )
     labels = _outer_first([t.label for t in parsed.random])
     order = [[t.label for t in design.terms].index(name) for name in labels] + [len(labels)]
-    resampler = resampler_of(design, data, unit, strata)
+    resampler = resampler_of(design, frame, unit, strata)
     groups, uneven = groups_of(resampler, unit, strata)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DynstatWarning)
-        fit = lmer(formula, data)
-    notes = _notes(design, fit, [uneven, shared_names(design, data, unit, strata)])
+        fit = lmer_of(design)
+    notes = _notes(design, fit, [uneven, shared_names(design, frame, unit, strata)])
     full = variance_components(design)
     left = left_out(design, resampler, groups, full)
 
     n = {
-        "rows": design.n,
+        "rows": design.nobs,
         **{t.label: len(t.levels) for t in design.terms},
         "units": resampler.n_units,
         "groups": len(left),
@@ -335,7 +337,7 @@ def decompose(
         notes,
         unit,
         strata,
-        Basis.of(design, data, parsed, full, left, wide, order),
+        Basis.of(design, frame, parsed, full, left, wide, order),
         out,
     )
 

@@ -21,7 +21,7 @@ from .jackknife import jackknife_plain, jackknife_share
 from .pls import PenalisedLeastSquares
 from .population import bias_corrected
 from .result import LmerResult
-from .variance_parts import VarianceParts, fit_parts, outcome_from, parts_at, unbounded
+from .variance_parts import VarianceParts, fit_parts, outcome_from, parts_at, redrawn_within, unbounded
 
 Array = NDArray[np.float64]
 #: From the parts of the model, and of the models without some predictors, to named numbers.
@@ -285,9 +285,10 @@ def _redrawn(
     out = []
     for _ in range(refits):
         y = outcome_from(designs[0], pls, theta, rng)
+        within = redrawn_within(designs[0], pls.solve(theta).sigma2, rng)
         parts = []
         for design, cross in zip(designs, crosses, strict=True):
-            swapped = with_response(cross, design, y)
+            swapped = with_response(cross, design, y, within)
             parts.append(fit_parts(design, fit.reml, start=start, cross=swapped, polish=False)[0])
         out.append(list(statistic(parts).values()))
     return np.array(out)

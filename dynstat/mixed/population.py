@@ -16,7 +16,7 @@ from .fit import optimise
 from .mean_squares import MeanSquares, mean_squares
 from .pls import PenalisedLeastSquares
 from .shares import Shares
-from .variance_parts import fixed_variance
+from .variance_parts import fixed_variance, redrawn_within
 
 Array = NDArray[np.float64]
 #: "first" is what "auto" was in variance.shares@1: generalised in balanced data, else bootstrap.
@@ -99,8 +99,8 @@ def _redrawn_fixed(design: Design, fitted: Shares, components: Array, rng: np.ra
     root = linalg.cholesky(np.asarray(fitted.vcov) + 0.0, lower=True)
     scale = np.sqrt(components.sum(axis=1) / fitted.reml.sum())
     effects = beta + scale[:, None] * (rng.normal(size=(components.shape[0], beta.size)) @ root.T)
-    centred = design.x - design.x.mean(axis=0)
-    cov = centred.T @ centred / (design.n - 1)
+    counts = None if design.cells is None else design.cells.counts.astype(np.int64)
+    cov = np.atleast_2d(np.cov(design.x, rowvar=False, fweights=counts))
     return np.asarray(np.einsum("bi,ij,bj->b", effects, cov, effects), dtype=np.float64)
 
 
@@ -131,14 +131,17 @@ def _simulate(
         return _shares(v), np.zeros(replicates), v.sum(axis=1)
     cross = cross_products(design)
     sd = np.sqrt(components)
+    # A row that stands for several observations holds their mean.
+    spread = 1.0 if design.cells is None else 1 / design.cells.root
     out, fixed = np.empty((replicates, components.size)), np.empty(replicates)
     # A start away from zero: there the criterion is flat in every standard deviation.
     start = np.maximum(sd[:-1] / sd[-1], 0.05)
     for b in range(replicates):
-        y = rng.normal(0.0, sd[-1], design.n)
+        y = rng.normal(0.0, sd[-1], design.n) * spread
         for term, s in zip(design.terms, sd[:-1], strict=True):
             y += rng.normal(0.0, s, len(term.levels))[term.codes]
-        pls = PenalisedLeastSquares(with_response(cross, design, y), design.terms)
+        within = redrawn_within(design, components[-1], rng)
+        pls = PenalisedLeastSquares(with_response(cross, design, y, within), design.terms)
         theta = optimise(pls, start, polish=False)[0]
         solution = pls.solve(theta)
         out[b] = solution.sigma2 * np.append(theta**2, 1.0)

@@ -64,7 +64,10 @@ def fixed_variance(design: Design, beta: Array) -> float:
     """Return the variance of Xβ over the rows; exactly 0 for a general mean alone."""
     if not beta.size or (design.x.shape[1] == 1 and np.ptp(design.x[:, 0]) == 0):
         return 0.0
-    return float(np.var(design.x @ beta, ddof=1))
+    values = design.x @ beta
+    if design.cells is None:
+        return float(np.var(values, ddof=1))
+    return float(np.cov(values, fweights=design.cells.counts.astype(np.int64)))
 
 
 def parts_at(design: Design, pls: PenalisedLeastSquares, theta: Array) -> VarianceParts:
@@ -77,7 +80,9 @@ def parts_at(design: Design, pls: PenalisedLeastSquares, theta: Array) -> Varian
     for t, term in enumerate(design.terms):
         factor = pls.template(theta, t)
         scaled = factor[:1] if term.values is None else term.values @ factor
-        mean = float(np.sum(scaled**2)) / scaled.shape[0] * solution.sigma2
+        squares = np.sum(scaled**2, axis=1)
+        counts = None if term.values is None or design.cells is None else design.cells.counts
+        mean = float(np.average(squares, weights=counts)) * solution.sigma2
         parts[term.label] = parts.get(term.label, 0.0) + mean
     return VarianceParts(
         tuple(parts), np.array(list(parts.values())), solution.sigma2, fixed_variance(design, solution.beta)
@@ -106,11 +111,20 @@ def unbounded(design: Design, parts: VarianceParts) -> VarianceParts:
     return replace(parts, random=free[:-1], residual=float(free[-1]))
 
 
+def redrawn_within(design: Design, sigma2: float, rng: np.random.Generator) -> float:
+    """Draw an outcome's sum of squares inside the cells of a design; 0 where rows are observations."""
+    if design.cells is None or not (df := float(np.sum(design.cells.counts - 1))):
+        return 0.0
+    return float(sigma2 * rng.chisquare(df))
+
+
 def outcome_from(design: Design, pls: PenalisedLeastSquares, theta: Array, rng: np.random.Generator) -> Array:
-    """Draw an outcome from a fit, all random effects drawn anew."""
+    """Draw an outcome from a fit, all random effects drawn anew (means, where rows stand for several)."""
     solution = pls.solve(theta)
     sigma = float(np.sqrt(solution.sigma2))
-    y = design.x @ solution.beta + rng.normal(0.0, sigma, design.n)
+    y = design.x @ solution.beta + rng.normal(0.0, sigma, design.n) / (
+        1.0 if design.cells is None else design.cells.root
+    )
     for t, term in enumerate(design.terms):
         effects = rng.normal(0.0, sigma, (len(term.levels), term.width)) @ pls.template(theta, t).T
         rows = effects[term.codes]
