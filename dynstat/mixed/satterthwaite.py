@@ -91,10 +91,13 @@ def satterthwaite(m: LmerResult) -> Satterthwaite:
     hessian[:r, r] = hessian[r, :r] = -2 * d * slope / sigma
     hessian[r, r] = 4 * d / sigma2
     jacobian[r] = 2 * m.solution.vcov / sigma
-    values, vectors = np.linalg.eigh(hessian)
+    # In units of the parameters' own size, so that no unit of y and no large ratio looks flat.
+    scale = np.append(np.maximum(1.0, np.abs(theta)), sigma)
+    values, vectors = np.linalg.eigh(hessian * scale * scale[:, None])
     # lmerTest's tolerance: flat and downward directions carry no information.
     keep = values > 1e-8
-    parameters = 2 * (vectors[:, keep] / values[keep]) @ vectors[:, keep].T
+    root = scale[:, None] * vectors[:, keep]
+    parameters = 2 * (root / values[keep]) @ root.T
     return Satterthwaite(m.solution.vcov, jacobian, parameters, m.solution.beta)
 
 
