@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +94,18 @@ class Bootstrap:
                 "conf.high": float(high),
             }
         return pd.DataFrame.from_dict(out, orient="index")
+
+    def tidy(self, level: float = 0.95, kind: str = "perc") -> pd.DataFrame:
+        """Return a row a statistic: term, estimate, std.error, bias, conf.low, conf.high."""
+        return self.confint(level, kind).rename_axis("term").reset_index()
+
+    def glance(self) -> pd.DataFrame:
+        """Return one row: nsim, failed, seed, how."""
+        row = {"nsim": len(self.draws), "failed": self.failed, "seed": self.seed, "how": self.how}
+        return pd.DataFrame([row])
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.how)}</p>{self.confint().to_html()}"
 
     def __str__(self) -> str:
         table = self.confint()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -103,6 +104,18 @@ class Jackknife:
             )
             for name in self.estimate.index
         }
+
+    def tidy(self, level: float = 0.95) -> pd.DataFrame:
+        """Return a row a statistic: term, estimate, std.error, bias, df, conf.low, conf.high."""
+        return self.confint(level).rename_axis("term").reset_index()
+
+    def glance(self) -> pd.DataFrame:
+        """Return one row: unit, groups, df, note, and the counts of `n`."""
+        row = {"unit": self.unit, "groups": len(self.left_out), "df": self.df, "note": self.note}
+        return pd.DataFrame([row | {f"n.{k}": v for k, v in self.n.items()}])
+
+    def _repr_html_(self) -> str:
+        return f"<p>delete-group jackknife over {escape(self.unit)}</p>{self.confint().to_html()}"
 
     def __str__(self) -> str:
         return f"delete-group jackknife over {self.unit}, {len(self.left_out)} groups\n" + (

@@ -168,3 +168,12 @@ def test_unit_weights_give_the_fit_itself(m, monkeypatch):
 def test_bad_requests_are_told(call, word, m):
     with pytest.raises(DynstatError, match=word):
         call(m)
+
+
+def test_results_are_tables_too(m):
+    j = m.jackknife(unit="prompt", strata="category")
+    assert j.tidy()["term"].tolist() == ["(Intercept)", "x"] and j.glance()["groups"].item() == 5
+    b = dynstat.product_weight_bootstrap(m, ["model", "prompt"], nsim=20, rng=1)
+    assert b.tidy()["term"].tolist() == ["(Intercept)", "x"] and b.glance()["seed"].item() == 1
+    for result in (j, b, m.profile("sigma")):
+        assert str(result) == repr(result) and result._repr_html_().startswith("<p>")
