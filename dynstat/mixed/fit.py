@@ -154,7 +154,7 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
         value, gradient = pls.criterion_and_gradient(t)
         return (value, gradient) if np.isfinite(value) else (1e300, np.zeros_like(t))
 
-    def descend(t: Array, floor: float) -> tuple[float, Array, str]:
+    def descend(t: Array, floor: float, ftol: float = 1e-13) -> tuple[float, Array, str]:
         bounds = [(floor if d else None, 1e5) for d in pls.diagonal]
         out = optimize.minimize(
             both,
@@ -162,7 +162,7 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
-            options={"maxiter": 500, "ftol": 1e-13 if polish else 1e-9, "gtol": 1e-7, "maxcor": 20},
+            options={"maxiter": 500, "ftol": ftol if polish else 1e-9, "gtol": 1e-7, "maxcor": 20},
         )
         if not polish:
             return float(out.fun), out.x, str(out.message)
@@ -170,7 +170,7 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
         return value, point, str(out.message)
 
     if (found := by_newton(pls, theta)) is not None:
-        theta, value = found
+        theta, value, calls = found
         gradient = both(theta)[1]
         slope = np.where(theta > 0, gradient, np.minimum(gradient, 0.0))
         largest = float(np.max(np.abs(slope), initial=0.0)) / (1 + abs(value))
@@ -192,10 +192,13 @@ def _optimise(pls: PenalisedLeastSquares, theta: Array, polish: bool) -> tuple[A
         value, theta, zeroed = _try_zeros(pls.criterion, theta, value, pls.diagonal)
         if polish and np.any(pls.diagonal & (theta > 0) & (theta <= _FLOOR)):
             value, theta, message = descend(theta, 0.0)
-        moved = _leave_zeros(pls.criterion, theta, value, pls.diagonal)
-        if moved is None:
+        moved = _leave_zeros(both, theta, value, pls.diagonal)
+        # Beside a zero the criterion is so flat that a descent may stop where it starts.
+        tried = [descend(t, 0.0, 1e-15) for t in moved]
+        best = min(tried, key=lambda r: r[0], default=(np.inf, theta, message))
+        if not best[0] < value:
             break
-        value, theta, message = descend(moved, 0.0)
+        value, theta, message = best
     gradient = both(theta)[1]
     free = ~(pls.diagonal & (theta <= 0))
     largest = float(np.max(np.abs(gradient[free]), initial=0.0)) / (1 + abs(value))
@@ -243,16 +246,22 @@ def _try_zeros(
     return value, theta, int(np.sum(diagonal & (theta == 0)))
 
 
-def _leave_zeros(
-    criterion: Criterion, theta: Array, value: float, diagonal: NDArray[np.bool_]
-) -> Array | None:
+def _leave_zeros(both: Scored, theta: Array, value: float, diagonal: NDArray[np.bool_]) -> list[Array]:
+    """Return points beside a zero from which the criterion falls, if there are any.
+
+    The criterion itself may fall by less than its rounding; its slope beside zero is known to more digits.
+    """
+    scale = 1 + abs(value)
     for k in np.flatnonzero(diagonal & (theta == 0)):
-        for small in (1e-2, 1e-1):
-            trial = theta.copy()
-            trial[k] = small
-            if criterion(trial) < value - 1e-11 * (1 + abs(value)):
-                return trial
-    return None
+        trials = np.repeat(theta[None], 3, axis=0)
+        trials[:, k] = (1e-3, 1e-2, 1e-1)
+        scored = [both(t) for t in trials]
+        if scored[0][1][k] < -1e-10 * scale:
+            return [trials[1], theta + 3e-2 * (np.arange(theta.size) == k)]
+        for trial, (new, _) in zip(trials, scored, strict=True):
+            if new < value - 1e-11 * scale:
+                return [trial]
+    return []
 
 
 @cache

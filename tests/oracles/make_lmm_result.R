@@ -143,7 +143,7 @@ s$flat <- round(noise - ave(noise, s$g) - ave(noise, s$h) + mean(noise), 4) # al
 s$nested <- round(noise - ave(noise, s$g) + rnorm(4)[factor(s$a)], 4)       # inner zero, outer not
 s$slope <- round(noise - ave(noise, s$g) + .8 * u[s$g] * s$w, 4)            # intercept zero, slope not
 write.csv(s, at("singular"), row.names = FALSE)
-best <- function(f, reml) {
+best <- function(f, reml, s) {
   # lme4's optimisers may stop off the boundary: the best of several starts and programs is the reference.
   k <- length(getME(quiet(lmer(f, s, REML = reml, control = lmerControl(optimizer = NULL))), "theta"))
   low <- getME(quiet(lmer(f, s, REML = reml, control = lmerControl(optimizer = NULL))), "lower")
@@ -169,16 +169,21 @@ best <- function(f, reml) {
   }
   out
 }
-singular <- list()
+gather <- function(name, f, reml, s) {
+  m <- best(f, reml, s); v <- as.data.frame(VarCorr(m))
+  list(data = name, formula = paste(deparse(f), collapse = " "), REML = reml,
+    criterion = unname(getME(m, "devcomp")$cmp[if (reml) "REML" else "dev"]), theta = as.list(getME(m, "theta")),
+    fixef = as.list(fixef(m)), se = unname(sqrt(diag(as.matrix(vcov(m))))), sigma = sigma(m), singular = isSingular(m),
+    vcov = v$vcov, sdcor = v$sdcor, fitted = unname(fitted(m))[1:20])
+}
+# Kept, not made, here: a random design whose likelihood is all but flat between a variance of zero and a small one.
+flat <- read.csv(at("flat"), stringsAsFactors = TRUE)
+singular <- list(gather("flat", y ~ f + (x | a) + (1 | b), FALSE, flat))
 for (f in list(one ~ x + (x | g), one ~ x + (x | g) + (1 | h), one ~ x + (x || g) + (1 | h), minus ~ x + (x | g) + (1 | h),
                plane ~ 1 + (x + z | g), line ~ 1 + (x + z | g) + (1 | h), flat ~ x + (1 | g) + (1 | h),
                flat ~ x + (x | g) + (1 | h), nested ~ 1 + (1 | a/g), nested ~ 1 + (1 | a/g) + (1 | h),
                slope ~ w + (w | g), slope ~ w + (w || g) + (1 | h), one ~ x + (x | g) + (x | h))) for (reml in c(TRUE, FALSE)) {
-  m <- best(f, reml); v <- as.data.frame(VarCorr(m))
-  singular[[length(singular) + 1]] <- list(data = "singular", formula = paste(deparse(f), collapse = " "), REML = reml,
-    criterion = unname(getME(m, "devcomp")$cmp[if (reml) "REML" else "dev"]), theta = as.list(getME(m, "theta")),
-    fixef = as.list(fixef(m)), se = unname(sqrt(diag(as.matrix(vcov(m))))), sigma = sigma(m), singular = isSingular(m),
-    vcov = v$vcov, sdcor = v$sdcor, fitted = unname(fitted(m))[1:20])
+  singular[[length(singular) + 1]] <- gather("singular", f, reml, s)
 }
 
 # -- broom.mixed's columns ---------------------------------------------------------------------------------
