@@ -137,8 +137,11 @@ def _batched(design: Design, cross: CrossProducts, reduced: Reduced, y: Array, r
     return out
 
 
-def by_newton(pls: PenalisedLeastSquares, start: Array) -> tuple[Array, float] | None:
-    """Minimise one criterion as :func:`fit_many` does; None for slopes and for very many columns."""
+def by_newton(pls: PenalisedLeastSquares, start: Array) -> tuple[Array, float, int] | None:
+    """Minimise one criterion as :func:`fit_many` does; None for slopes and for very many columns.
+
+    Returns theta, the criterion and the number of evaluations.
+    """
     cross = pls.cross
     if any(b.width > 1 for b in cross.blocks) or cross.rest.shape[0] > _NEWTON_COLUMNS:
         return None
@@ -160,7 +163,7 @@ def by_newton(pls: PenalisedLeastSquares, start: Array) -> tuple[Array, float] |
     theta = np.empty(len(order))
     theta[order] = np.sqrt(gamma[0])
     value = pls.criterion(theta)
-    return (theta, value) if np.isfinite(value) else None
+    return (theta, value, batch.evaluations) if np.isfinite(value) else None
 
 
 def newton(

@@ -110,9 +110,12 @@ class Batch:
         self.df = cross.n - cross.p if reml else cross.n
         self.fixed = (cross.x_logdet if reml else 0.0) + self.df * (1 + np.log(2 * np.pi / self.df))
         self.fixed -= cross.log_weights
+        #: Calls of the criterion or its derivatives, whatever the number of outcomes in them.
+        self.evaluations = 0
 
     def value(self, gamma: Array, which: Places) -> Array:
         """Return the criterion at γ of shape (b, k); infinity where it cannot be computed."""
+        self.evaluations += 1
         _, cy, cyy, scale, a = self._system(gamma, which)
         b, m = cy.shape
         bordered = np.empty((b, m + 1, m + 1))
@@ -137,6 +140,7 @@ class Batch:
         tr(P₀G₁) = Σ d/(1 + γ₁d) − tr(WK̇), M = C − CWC = Z'P₀Z over the other factors, z = Z'P₀y; ∂W = WK̇W
         gives all second derivatives.
         """
+        self.evaluations += 1
         r, k, zs = self.reduced, self.k, self.zs
         c, cy, cyy, scale, a = self._system(gamma, which)
         b, m = cy.shape
