@@ -44,3 +44,30 @@ def test_coverage_is_near_nominal_and_a_narrow_interval_is_caught(calibration):
     assert (table["coverage"] > 0.87).all()
     narrow = calibration.panel_coverage(components, 3, 60, np.random.default_rng(1), level=0.7)
     assert (narrow["coverage"] < calibration.BAND[0]).all()
+
+
+@pytest.fixture
+def mixed(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    return importlib.import_module("benchmarks.calibration_mixed")
+
+
+def test_ols_is_seen_to_fail_where_kenward_roger_holds(mixed):
+    found = mixed.type_one(6, 12, 60, np.random.default_rng(1))
+    assert found["OLS"] > 0.15 and found["Kenward-Roger"] < 0.15
+    assert found["Kenward-Roger"] <= found["Wald z"]
+
+
+def test_every_parameter_is_counted(mixed):
+    table = mixed.parameter_coverage(2, 100, np.random.default_rng(1)).set_index("parameter")
+    assert len(table) == 6 and table.loc["sigma", ["profile", "generalised"]].between(0, 1).all()
+    assert table.loc["group", "Wald t, KR"] in (0, 0.5, 1) and np.isnan(table.loc["sigma", "Wald z"])
+
+
+def test_a_verdict_names_what_falls_short(mixed):
+    strict, lax = mixed.Verdict(False), mixed.Verdict(True)
+    for v in (strict, lax):
+        v.covers("share of model", 0.90, 100)
+        v.covers(mixed.KNOWN[0], 0.90, 10_000)
+        v.holds("a test", 0.08, 100)
+    assert len(strict.failed) == 2 and strict.known and not lax.failed
