@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
+from ..errors import DynstatError
 from .design import Design, Term
 from .rank import easy_root, solve_normal
 
@@ -19,6 +20,8 @@ _SPARSE_FILL = 0.1
 # Rows summed at once, and rows from which sums are made exact.
 _STRETCH = 1 << 17
 _EXACT_FROM = 20_000
+# Products held densely: 3 GB.
+_MOST_PRODUCTS = 400_000_000
 #: Residual sums of squares below this part of the outcome's own are rounding.
 CONSTANT = 1e-26
 
@@ -165,6 +168,15 @@ def _sums(
     Long designs are summed in stretches: adding millions of numbers one by one loses digits.
     """
     first = blocks[0]
+    others = sum(b.size for b in blocks[1:]) + right.shape[1]
+    if max(first.size, others) * others > _MOST_PRODUCTS:
+        raise DynstatError(
+            "S402",
+            "two factors have too many levels to hold their products",
+            found=" and ".join(f"{b.size:,} random effects" for b in blocks[:2]),
+            expected=f"at most {_MOST_PRODUCTS:,} products",
+            mend="leave one of them out, or nest it in the other's blocks and fit these apart",
+        )
     n, most = (
         right.shape[0],
         max(_STRETCH, 4 * first.size * (right.shape[1] + sum(b.size for b in blocks[1:]))),

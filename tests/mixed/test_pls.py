@@ -189,6 +189,14 @@ def test_sparse_elimination_equals_dense(panel, reml, fixed):
     )
 
 
+def test_too_many_levels_are_refused_before_memory_is():
+    n = 60_000
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.permutation(n) % 25_000, "b": rng.permutation(n) % 24_000})
+    with pytest.raises(DynstatError, match="too many levels"):
+        dynstat.lmer("y ~ 1 + (1|a) + (1|b)", frame.assign(y=rng.normal(size=n)))
+
+
 @pytest.mark.parametrize("far", [0.0, 1e4])
 def test_another_outcome_gives_the_coefficients_of_a_fit(far):
     # Columns near dependence take the slower, orthogonal way.
