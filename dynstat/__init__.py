@@ -30,6 +30,7 @@ _PUBLIC = {
     "contest": "dynstat.mixed",
     "delete_group_jackknife": "dynstat.mixed",
     "equivalence": "dynstat.mixed",
+    "krmodcomp": "dynstat.mixed",
     "product_weight_bootstrap": "dynstat.mixed",
     "profile": "dynstat.mixed",
     "ranova": "dynstat.mixed",
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from .mixed import dstudy as dstudy
     from .mixed import equivalence as equivalence
     from .mixed import icc as icc
+    from .mixed import krmodcomp as krmodcomp
     from .mixed import lmer as lmer
     from .mixed import part_r2 as part_r2
     from .mixed import plan_for as plan_for

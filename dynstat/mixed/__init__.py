@@ -20,6 +20,7 @@ _PUBLIC = {
     "contest": "contrasts",
     "delete_group_jackknife": "resampling",
     "equivalence": "contrasts",
+    "krmodcomp": "contrasts",
     "product_weight_bootstrap": "resampling",
     "profile": "profiling",
     "ranova": "comparison",
@@ -47,6 +48,7 @@ __all__ = [
     "dstudy",
     "equivalence",
     "icc",
+    "krmodcomp",
     "lmer",
     "lmer_many",
     "part_r2",
@@ -72,7 +74,7 @@ def __getattr__(name: str) -> Any:
 if TYPE_CHECKING:
     from .by_category import CategoryVariances, category_variances
     from .comparison import compare, ranova
-    from .contrasts import contest, equivalence
+    from .contrasts import contest, equivalence, krmodcomp
     from .decision_study import dstudy, plan_for
     from .decomposition import Decomposition, decompose
     from .explained import icc, part_r2, r2

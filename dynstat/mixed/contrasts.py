@@ -126,6 +126,39 @@ def contest(
     return pd.DataFrame([f_row(m, reference, matrix, values)])
 
 
+def krmodcomp(large: LmerResult, small: LmerResult, *, ddf: str | None = None) -> pd.DataFrame:
+    """Test a smaller fixed part within a larger one by an F test (pbkrtest's ``KRmodcomp``).
+
+    Only the larger fit is used, of the smaller one its fixed columns: the hypothesis is Lβ = 0 with L a basis
+    of what is orthogonal to the coefficients of the smaller model.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`contest`.
+
+    Source: Halekoh and Højsgaard 2014, J. Stat. Softw. 59(9), section 3.
+    """
+    x, x0 = large.design.x, small.design.x
+    if not x.size or x.shape[0] != x0.shape[0]:
+        raise DynstatError(
+            "S404", "both fits must hold the same rows", found=f"{x.shape[0]} and {x0.shape[0]} rows"
+        )
+    coef = np.linalg.lstsq(x, x0, rcond=None)[0]
+    if not np.allclose(x @ coef, x0, atol=1e-8 * max(1.0, float(np.abs(x0).max(initial=0.0)))):
+        raise DynstatError(
+            "S404",
+            "the smaller fixed part is not inside the larger",
+            found=small.formula,
+            where=large.formula,
+        )
+    basis = np.linalg.qr(coef, mode="complete")[0] if coef.shape[1] else np.eye(x.shape[1])
+    matrix = basis[:, coef.shape[1] :].T
+    if not matrix.shape[0]:
+        raise DynstatError("S404", "the fixed parts are the same", where=large.formula)
+    return contest(large, matrix, ddf=ddf)
+
+
 def f_row(
     m: LmerResult, reference: Approximation, matrix: Array, rhs: Array | float = 0.0
 ) -> dict[str, float]:

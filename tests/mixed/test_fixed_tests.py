@@ -14,7 +14,7 @@ import dynstat
 from dynstat.errors import DynstatError
 from dynstat.inference.estimate import TPivot
 from dynstat.inference.rules import Rule, judge
-from dynstat.mixed.contrasts import approximation, coefficients, contest, equivalence
+from dynstat.mixed.contrasts import approximation, coefficients, contest, equivalence, krmodcomp
 from dynstat.mixed.kenward_roger import kenward_roger, random_solution
 
 VALUES = json.loads((Path(__file__).parent.parent / "oracles" / "lmm_inference.json").read_text("utf-8"))
@@ -31,10 +31,10 @@ def label(case: dict) -> str:
     return f"{case['data']} {case['formula']}" + ("" if case["REML"] else " ML")
 
 
-def check(table: pd.DataFrame, oracle: dict, df_tolerance: float) -> None:
+def check(table: pd.DataFrame, oracle: dict, df_tolerance: float, estimate: float = 1e-6) -> None:
     expected = numbers(oracle["values"])
     assert table["term"].tolist() == np.atleast_1d(oracle["rows"]).tolist()
-    np.testing.assert_allclose(table["estimate"], expected[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(table["estimate"], expected[:, 0], rtol=estimate)
     np.testing.assert_allclose(table["std.error"], expected[:, 1], rtol=1e-5)
     np.testing.assert_allclose(table["df"], expected[:, 2], rtol=df_tolerance)
     np.testing.assert_allclose(table["statistic"], expected[:, 3], rtol=2e-5)
@@ -50,6 +50,14 @@ def test_kenward_roger_is_pbkrtests(case, fitted):
 def test_satterthwaite_is_lmertests(case, fitted):
     m = fitted(case["data"], case["formula"], case["REML"])
     check(coefficients(m, ddf="Satterthwaite"), case["satterthwaite"], 1e-4)
+
+
+@pytest.mark.parametrize("case", VALUES["edge"], ids=label)
+def test_fits_at_the_boundary_have_lmertests_degrees_of_freedom(case, fitted):
+    m = fitted(case["data"], case["formula"])
+    assert m.singular or "plane" in case["formula"]
+    check(coefficients(m, ddf="KR"), case["kenward_roger"], 1e-5, 1e-5)
+    check(coefficients(m, ddf="Satterthwaite"), case["satterthwaite"], 1e-4, 1e-5)
 
 
 def test_adjusted_covariance_and_joint_tests_are_pbkrtests(fitted):
@@ -68,6 +76,25 @@ def test_adjusted_covariance_and_joint_tests_are_pbkrtests(fitted):
         assert np.allclose(
             found, [expected[k] for k in ("stat", "ndf", "ddf", "F.scaling", "p.value")], rtol=1e-5
         )
+
+
+def test_krmodcomp_finds_the_hypothesis_itself(fitted):
+    formulas = ["y ~ family * category", "y ~ family + category", "y ~ category", "y ~ 1"]
+    full, additive, category, mean = (
+        fitted("unbalanced", f"{f} + (1 | model) + (1 | prompt)") for f in formulas
+    )
+    for large, small, name in (
+        (full, additive, "krmodcomp_interaction"),
+        (additive, category, "krmodcomp_family"),
+        (full, mean, "krmodcomp_all"),
+    ):
+        row, expected = krmodcomp(large, small).iloc[0], CONTRASTS[name]
+        found = [row["statistic"], row["NumDF"], row["DenDF"], row["p.value"]]
+        assert found == pytest.approx([expected[k] for k in ("stat", "ndf", "ddf", "p.value")], rel=1e-5)
+    with pytest.raises(DynstatError, match="not inside"):
+        krmodcomp(category, additive)
+    with pytest.raises(DynstatError, match="same"):
+        krmodcomp(full, full)
 
 
 @pytest.mark.parametrize("ddf", ["KR", "S"])
@@ -98,6 +125,24 @@ def test_contest_takes_a_value_under_the_null(fitted):
 
 
 # -- closed forms -------------------------------------------------------------------------------------------
+
+
+def test_many_levels_of_one_factor_cost_no_matrix_of_their_size(panel):
+    """Two thousand levels crossed with four: a balanced mean has the degrees of freedom of the four."""
+    rng = np.random.default_rng(5)
+    d = pd.MultiIndex.from_product([range(2000), range(4)], names=["many", "few"]).to_frame(index=False)
+    d["y"] = rng.normal(size=2000)[d["many"]] + 3 * rng.normal(size=4)[d["few"]] + rng.normal(size=len(d))
+    row = coefficients(dynstat.lmer("y ~ 1 + (1 | many) + (1 | few)", d)).iloc[0]
+    # Satterthwaite's formula for MS_many + MS_few − MS_rest, to which the mean's variance is proportional.
+    g = d["y"].mean()
+    a = 4 * ((d.groupby("many")["y"].mean() - g) ** 2).sum() / 1999
+    b = 2000 * ((d.groupby("few")["y"].mean() - g) ** 2).sum() / 3
+    rest = (
+        (d["y"] - d.groupby("many")["y"].transform("mean") - d.groupby("few")["y"].transform("mean") + g) ** 2
+    ).sum() / 5997
+    df = (a + b - rest) ** 2 / (a**2 / 1999 + b**2 / 3 + rest**2 / 5997)
+    assert row["df"] == pytest.approx(df, rel=1e-6)
+    assert row["std.error"] == pytest.approx(np.sqrt((a + b - rest) / 8000), rel=1e-6)
 
 
 def split_plot(seed: int, between: float = 2.0) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 # Make the reference values of tests/mixed/test_inference_*.py with R: tests and intervals of fixed effects,
 # analyses of variance, likelihood ratios, profiles.
 # Usage: Rscript tests/oracles/make_inference.R tests/oracles
-# Reads lmm/<name>.csv, writes lmm_inference.json in full double precision. R 4.2.2, lme4 1.1-31, lmerTest 3.1-3,
+# Reads lmm/<name>.csv and lmm_result.json, writes lmm_inference.json in full double precision. R 4.2.2, lme4 1.1-31, lmerTest 3.1-3,
 # pbkrtest 0.5.2.
 suppressMessages({library(lme4); library(lmerTest); library(pbkrtest); library(jsonlite)})
 folder <- commandArgs(TRUE)[1]
@@ -68,8 +68,15 @@ for (case in list(list("unbalanced", "y ~ family * category + (1 | model) + (1 |
                   list("slopes", "y ~ x * category + size + (x | model) + (1 | prompt)", "Satterthwaite"),
                   list("holes", "y ~ a * b + x + (1 | g)", "all"),
                   list("holes", "y ~ a * x + b + (1 | g)", "all"),
-                  list("holes", "y ~ a * b * x + (1 | g)", "Satterthwaite"))) {
-  d <- if (case[[1]] == "holes") {
+                  list("holes", "y ~ a * b * x + (1 | g)", "Satterthwaite"),
+                  list("gaps", "y ~ a * b + x + (1 | g)", "Satterthwaite"),
+                  list("gaps", "y ~ a * l + I(x^2) + (1 | g)", "Satterthwaite"),
+                  list("gaps", "y ~ 0 + a + x + (1 | g)", "Satterthwaite"))) {
+  d <- if (case[[1]] == "gaps") {
+    # One cell of a and b is empty; l is a truth value.
+    h <- data("holes"); h$l <- h$x > 0; h <- droplevels(h[!(h$a == "r" & h$b == "v"), ])
+    write.csv(h, file.path(folder, "lmm", "gaps.csv"), row.names = FALSE); h
+  } else if (case[[1]] == "holes") {
     set.seed(3); h <- expand.grid(a = c("p", "q", "r"), b = c("u", "v"), g = sprintf("g%02d", 1:14), stringsAsFactors = TRUE)
     h$x <- round(rnorm(nrow(h)), 3); h$y <- round(rnorm(14, 0, .8)[h$g] + .5 * (h$a == "q") + .2 * h$x + rnorm(nrow(h)), 4)
     h <- h[sort(sample(nrow(h), 60)), ]; write.csv(h, file.path(folder, "lmm", "holes.csv"), row.names = FALSE); h
@@ -78,6 +85,16 @@ for (case in list(list("unbalanced", "y ~ family * category + (1 | model) + (1 |
   for (ddf in if (case[[3]] == "all") c("Satterthwaite", "Kenward-Roger") else case[[3]]) for (type in c("I", "II", "III"))
     tables[[length(tables) + 1]] <- list(data = case[[1]], formula = case[[2]], ddf = ddf, type = type, table = tab(quiet(anova(m, type = type, ddf = ddf))))
   cat("anova", case[[2]], "\n")
+}
+
+# Fits at the boundary: started at the optimum that make_lmm_result.R found, where lme4 stays.
+edge <- list()
+for (x in fromJSON(file.path(folder, "lmm_result.json"), simplifyVector = FALSE)$singular) if (x$REML) {
+  d <- data("singular"); from <- unlist(x$theta)
+  near <- lmerControl(optimizer = "bobyqa", optCtrl = list(rhobeg = 1e-6, rhoend = 1e-12, maxfun = 2000))
+  m <- quiet(eval(bquote(lmerTest::lmer(.(as.formula(x$formula)), d, start = from, control = near))))
+  edge[[length(edge) + 1]] <- list(data = "singular", formula = x$formula, REML = TRUE, satterthwaite = mat(quiet(summary(m))$coefficients),
+    kenward_roger = mat(quiet(summary(m, ddf = "Kenward-Roger"))$coefficients))
 }
 
 # Contrasts and comparisons.
@@ -101,5 +118,5 @@ cmp("sleepstudy", c("Reaction ~ Days + (1 | Subject)", "Reaction ~ Days + (Days 
 cmp("audit", c("y ~ 1 + (1 | model) + (1 | prompt)", "y ~ category + (1 | model) + (1 | prompt)"))
 cmp("null_model", c("y ~ 1 + (1 | category/prompt)", "y ~ 1 + (1 | model) + (1 | category/prompt)"))
 write_json(list(meta = list(R = R.version.string, lme4 = as.character(packageVersion("lme4")), lmerTest = as.character(packageVersion("lmerTest")),
-  pbkrtest = as.character(packageVersion("pbkrtest"))), fits = fits, fine = fine, anova = tables, contrasts = con, compare = compare),
+  pbkrtest = as.character(packageVersion("pbkrtest"))), fits = fits, edge = edge, fine = fine, anova = tables, contrasts = con, compare = compare),
   file.path(folder, "lmm_inference.json"), digits = NA, auto_unbox = TRUE, null = "null")
