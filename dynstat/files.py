@@ -155,6 +155,8 @@ def sha256_file(path: str | os.PathLike[str], progress: Callable[[int], None] | 
                     progress(len(block))
     except FileNotFoundError:
         raise DynstatError("F001", f"{Path(path).name} does not exist", where=str(path)) from None
+    except OSError as e:
+        raise DynstatError("F003", f"{Path(path).name} cannot be read: {e.strerror}", where=str(path)) from e
     return digest.hexdigest()
 
 

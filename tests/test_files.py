@@ -139,3 +139,10 @@ except DynstatError as e:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "F002" and log.read_bytes() == b"first\n"
+
+
+def test_a_file_that_cannot_be_hashed_is_one_clear_error(tmp_path):
+    for path, code in ((tmp_path / "none", "F001"), (tmp_path, "F003")):
+        with pytest.raises(DynstatError) as e:
+            sha256_file(path)
+        assert e.value.code == code
