@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from .design import Design, same_partition
+from .design import Design
+from .levels import same_partition
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]

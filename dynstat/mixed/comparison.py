@@ -14,8 +14,9 @@ from scipy import special
 from ..errors import DynstatError, DynstatWarning
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .crossproducts import cross_products, row_products
-from .design import Design, Term, same_partition
+from .design import Design, Term
 from .fit import optimise
+from .levels import same_partition
 from .pls import PenalisedLeastSquares
 
 if TYPE_CHECKING:

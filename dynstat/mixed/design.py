@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from .columns import Coding, check_levels, is_one_number, make_columns, mark, variables
 from .formula import MixedFormula, RandomTerm
+from .levels import check_finite, interaction, same_partition
 from .rank import easy_root
 
 if TYPE_CHECKING:
@@ -206,8 +207,8 @@ def build_design(formula: MixedFormula, data: pd.DataFrame, cells: Cells | None 
     y = _response(formula, rows)
     x, coding = make_columns(formula.fixed, rows, formula.text)
     check_levels(coding)
-    _check_finite(y[:, None], (formula.response,), "the outcome", formula.text)
-    _check_finite(x, coding.names, "a fixed column", formula.text)
+    check_finite(y[:, None], (formula.response,), "the outcome", formula.text)
+    check_finite(x, coding.names, "a fixed column", formula.text)
     kept, gone = _full_rank(x, coding.names)
     if gone:
         notes.append(
@@ -311,20 +312,6 @@ def _response(formula: MixedFormula, rows: pd.DataFrame) -> Array:
     return np.ascontiguousarray(y[:, 0])
 
 
-def _check_finite(values: Array, names: tuple[str, ...], what: str, text: str) -> None:
-    bad = ~np.isfinite(values)
-    if bad.any():
-        columns = [names[i] for i in np.flatnonzero(bad.any(axis=0))]
-        raise DynstatError(
-            "S402",
-            f"{what} holds infinite or undefined values",
-            where=mark(text, columns[0]),
-            found=f"{int(bad.any(axis=1).sum())} rows in {', '.join(columns)}",
-            expected="finite numbers",
-            mend="drop these rows, or change the transformation",
-        )
-
-
 def _full_rank(x: Array, names: tuple[str, ...]) -> tuple[NDArray[np.intp], tuple[str, ...]]:
     """Return the places of the columns that those before them do not determine, and the names of the rest."""
     if easy_root(x) is not None:
@@ -344,64 +331,18 @@ def _full_rank(x: Array, names: tuple[str, ...]) -> tuple[NDArray[np.intp], tupl
 
 
 def _term(term: RandomTerm, rows: pd.DataFrame, text: str, notes: list[str]) -> Term:
-    codes, levels = _interaction(rows, term.variables, text)
+    codes, levels = interaction(rows, term.variables, text)
     if term.columns == "1":
         return Term(term.name, term.label, ("(Intercept)",), codes, levels, None, term.variables)
     values, coding = make_columns(term.columns, rows, text)
     check_levels(coding)
-    _check_finite(values, coding.names, "a random column", text)
+    check_finite(values, coding.names, "a random column", text)
     if term.split and len(coding.names) > 1:
         notes.append(
             f"({term.columns} | {term.name}) of a double bar has {len(coding.names)} columns; as in lme4 "
             "they stay correlated, a double bar separates numeric columns only"
         )
     return Term(term.name, term.label, coding.names, codes, levels, values, term.variables, coding)
-
-
-def level_words(column: pd.Series) -> list[str]:
-    """Return the values of a column as labels of levels: whole numbers without a decimal point, as in R."""
-    if not pd.api.types.is_float_dtype(column.dtype):
-        return [str(v) for v in column]
-    return [str(int(v)) if np.isfinite(v) and v == int(v) else str(v) for v in column]
-
-
-def _occurring(codes: NDArray[np.int64], size: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Return the codes below `size` that occur, and every row's place among them, by counting."""
-    if size > 4 * codes.size + 1000:
-        joint, inverse = np.unique(codes, return_inverse=True)
-        return joint.astype(np.intp), inverse
-    joint = np.flatnonzero(np.bincount(codes, minlength=size))
-    if joint.size == size:
-        return joint, codes
-    place = np.zeros(size, dtype=np.int64)
-    place[joint] = np.arange(joint.size)
-    return joint, place[codes]
-
-
-def _interaction(
-    rows: pd.DataFrame, names: tuple[str, ...], text: str
-) -> tuple[NDArray[np.intp], tuple[str, ...]]:
-    """Return codes and labels of the combinations that occur, the last variable running fastest."""
-    codes = np.zeros(len(rows), dtype=np.int64)
-    labels: NDArray[Any] = np.array([""], dtype=object)
-    for i, name in enumerate(names):
-        column = rows[name]
-        if pd.api.types.is_float_dtype(column.dtype):
-            _check_finite(column.to_numpy(float)[:, None], (name,), "a grouping factor", text)
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            column = column.cat.remove_unused_categories()
-            new, cats = column.cat.codes.to_numpy().astype(np.int64), column.cat.categories
-        else:
-            new, cats = pd.factorize(column, sort=True)
-        words = np.array(level_words(pd.Series(cats)), dtype=object)
-        joint, codes = _occurring(codes * len(words) + new, max(len(labels) * len(words), 1))
-        left, right = labels[joint // len(words)], words[joint % len(words)]
-        labels = (
-            right
-            if i == 0
-            else np.array([f"{a}:{b}" for a, b in zip(left, right, strict=True)], dtype=object)
-        )
-    return codes.astype(np.intp), tuple(labels.tolist())
 
 
 def _check_terms(terms: list[Term], n: int, text: str) -> None:
@@ -441,12 +382,6 @@ def _check_terms(terms: list[Term], n: int, text: str) -> None:
                     expected="terms that differ",
                     mend="leave one of them out",
                 )
-
-
-def same_partition(a: NDArray[np.intp], b: NDArray[np.intp]) -> bool:
-    """Say whether two codings divide the rows alike."""
-    _, first, inverse = np.unique(a, return_index=True, return_inverse=True)
-    return bool(np.array_equal(b[first][inverse], b) and np.unique(b[first]).size == first.size)
 
 
 def _lme4_order(terms: list[Term]) -> tuple[Term, ...]:

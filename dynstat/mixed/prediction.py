@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import DynstatError
 from .columns import make_columns, variables
-from .design import Term, level_words
+from .design import Term
 from .formula import parse_formula
+from .levels import level_words
 
 if TYPE_CHECKING:
     from .result import LmerResult

@@ -16,8 +16,9 @@ from ..errors import DynstatError, DynstatWarning
 from .cells import precision
 from .columns import Coding, make_columns, variables
 from .crossproducts import _blocks, _sums, assemble
-from .design import Design, Term, _check_terms, _full_rank, _interaction, _lme4_order
+from .design import Design, Term, _check_terms, _full_rank, _lme4_order
 from .formula import MixedFormula
+from .levels import interaction
 
 Array = NDArray[np.float64]
 Start = Callable[[], Iterable[pd.DataFrame]]
@@ -232,7 +233,7 @@ def _coding(source: str, examples: pd.DataFrame, text: str) -> Coding:
 
 def _stub(term: Any, found: _Found, formula: MixedFormula) -> _Stub:
     table = found.combinations[term.variables]
-    place, levels = _interaction(table, term.variables, formula.text)
+    place, levels = interaction(table, term.variables, formula.text)
     index = _index(table, term.variables)
     empty = np.zeros(0, dtype=np.intp)
     if term.columns == "1":
