@@ -102,15 +102,14 @@ def make(name: str) -> Any:
     n = len(rows)
     category = p % 6
     x = rng.normal(size=n)
-    y = 2 + rng.normal(0, 0.8, models)[m] + rng.normal(0, 0.5, prompts)[p] + rng.normal(0, 1, n)
-    y += np.linspace(0, 0.5, 6)[category]
+    y = 2 + np.linspace(0, 0.5, 6)[category] + rng.normal(0, 0.8, models)[m] + rng.normal(0, 0.5, prompts)[p]
     frame = {"model": _words("m", m), "prompt": _words("p", p), "category": _words("c", category)}
     if name == "large":
         y += rng.normal(0, 0.3, (models, 6))[m, category]
-        return pd.DataFrame({**frame, "y": y})
+        return pd.DataFrame({**frame, "y": y + rng.normal(0, 1, n)})
     if runs > 1:
-        y += rng.normal(0, 0.3, (models, prompts))[m, p]
-    return pd.DataFrame({**frame, "x": x, "y": y + 0.3 * x})
+        y += rng.normal(0, 0.3, models * prompts)[m * prompts + p]
+    return pd.DataFrame({**frame, "x": x, "y": y + rng.normal(0, 1, n) + 0.3 * x})
 
 
 def _words(letter: str, codes: Any) -> Any:
