@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from .formula import parse_formula
 from .groups import groups_of
 from .jackknife import jackknife_plain
 from .shares import variance_components
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -66,6 +69,17 @@ class CategoryVariances:
                 }
             )
         return pd.DataFrame(rows)
+
+    def plot(self) -> Figure:
+        """Draw the variance of every category with its interval.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from ..plotting.precision import category_variances as draw
+
+        return draw(self.tidy(), level=self.estimate.level)
 
     def __str__(self) -> str:
         e, null = self.estimate, self.estimate.null or {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import product
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from .basis import Basis
 from .decomposition import Decomposition
 from .jackknife import jackknife_plain
 from .population import bias_corrected
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 Target = Literal["panel", "population"]
@@ -67,6 +70,17 @@ class DStudy:
                     }
                 )
         return pd.DataFrame(rows)
+
+    def plot(self, quantity: str = "se.difference", along: str = "prompt") -> Figure:
+        """Draw a quantity along one planned number, a line a combination of the others.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from ..plotting.precision import planned_precision
+
+        return planned_precision(self.tidy(), along=along, quantity=quantity)
 
     def __str__(self) -> str:
         held = "categories held" if self.target == "panel" else "all factors drawn"

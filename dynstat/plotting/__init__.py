@@ -11,6 +11,7 @@ _PUBLIC = {
     "variance_shares": "shares",
     "ratio_norm_by_model": "trajectories",
     "layer_profile": "trajectories",
+    "planned_precision": "precision",
     "shares_heatmap": "shares_by_layer",
     "shares_stacked": "shares_by_layer",
     "shares_table": "shares_by_layer",

@@ -123,6 +123,7 @@ def test_tidies_and_prints(frame):
     assert list(table.columns) == ["category", "contrast", "estimate", "conf.low", "conf.high", "share"]
     assert table["contrast"].sum() == 1 and (table["conf.low"] <= table["estimate"]).all()
     assert set(made.estimates()) == {"log_ratio", *(f"variance.c{i}" for i in range(4))}
+    assert len(made.plot().axes[0].get_yticklabels()) == 4
     assert "permuted" in str(made) and "<pre>" in made._repr_html_()
 
 

@@ -146,6 +146,8 @@ def test_estimates_have_intervals_and_one_target(made):
     assert e.pivot.se == pytest.approx(np.sqrt((g - 1) / g * np.sum((psi - psi.mean()) ** 2)))
     table = dstudy(made, {"prompt": [24, 48]}).tidy()
     assert list(table.columns)[-4:] == ["quantity", "estimate", "conf.low", "conf.high"] and len(table) == 10
+    axes = dstudy(made, {"prompt": [24, 48], "sample": [1, 2]}).plot().axes[0]
+    assert len(axes.lines) == 2 and axes.get_xlabel() == "planned number of prompts"
     assert "D-study of model" in str(dstudy(made)) and "<pre>" in dstudy(made)._repr_html_()
 
 
