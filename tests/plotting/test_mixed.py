@@ -87,8 +87,9 @@ def test_many_rows_are_thinned_and_the_axis_says_so():
     assert len(left.lines[0].get_xdata()) == 3000
 
 
-def test_profile_draws_the_limits_of_confint(sleep, tmp_path):
-    profiled = sleep.profile()
+def test_profile_draws_the_limits_of_confint(tmp_path):
+    m = dynstat.lmer("Yield ~ 1 + (1 | Batch)", pd.read_csv(DATA / "Dyestuff.csv"))
+    profiled = m.profile()
     fig = profile(profiled)
     limits = profiled.confint()
     panels = [ax for ax in fig.axes if ax.get_visible()]
@@ -99,9 +100,10 @@ def test_profile_draws_the_limits_of_confint(sleep, tmp_path):
         upright = [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1]
         np.testing.assert_allclose(upright, [row[5], row[6]])
     words = describe_profile(profiled)
-    assert "sigma: 25.6 [22.9, 28.9]" in words
+    # R: confint(m) gives 38.23 to 67.66 for sigma.
+    assert "sigma: 49.5 [38.2, 67.7]" in words
     save_svg(fig, tmp_path / "p.svg", words)
-    one = sleep.plot("profile", parameters="sigma", level=0.8)
+    one = m.plot("profile", parameters="sigma", level=0.8)
     assert len(one.axes) == 1
     with pytest.raises(DynstatError, match="no such parameter"):
         profile(profiled, "nothere")
