@@ -15,7 +15,7 @@ from scipy import linalg
 from ..errors import DynstatError, DynstatWarning
 from .cells import precision
 from .columns import Coding, make_columns, variables
-from .crossproducts import _blocks, _sums, assemble
+from .crossproducts import Block, _blocks, _sums, assemble
 from .design import Design, Term, _check_terms, _full_rank, _lme4_order
 from .formula import MixedFormula
 from .levels import interaction
@@ -116,6 +116,7 @@ def sum_over(formula: MixedFormula, start: Start, weights: str | None = None) ->
     _checks(formula, terms, n, kept.size, gone)
     side, rest, r, beta = _orthogonal(side, rest, root_x, kept, beta0)
     blocks = _blocks(terms)[0]
+    _refuse_twins(formula, terms, blocks, side, rest)
     cross = assemble(blocks, own, side, rest, n, r, beta, log_weights)
     empty = np.zeros(0, dtype=np.intp)
     return Design(
@@ -256,6 +257,28 @@ def _checks(formula: MixedFormula, terms: tuple[Term, ...], n: int, p: int, gone
             DynstatWarning,
             stacklevel=5,
         )
+
+
+def _refuse_twins(
+    formula: MixedFormula, terms: tuple[Term, ...], blocks: tuple[Block, ...], side: Array, rest: Array
+) -> None:
+    """Refuse two factors that divide the rows in the same way: every level of one meets one of the other."""
+    edges = np.cumsum([0, *(b.size for b in blocks[1:])])
+    for j in range(1, len(blocks)):
+        for i in range(j):
+            if blocks[i].levels != blocks[j].levels or blocks[i].width > 1 or blocks[j].width > 1:
+                continue
+            rows = side if i == 0 else rest[edges[i - 1] : edges[i]]
+            if np.all(np.count_nonzero(rows[:, edges[j - 1] : edges[j]], axis=1) == 1):
+                a, b = (terms[blocks[k].members[0][0]].label for k in (i, j))
+                raise DynstatError(
+                    "S402",
+                    f"(1|{a}) and (1|{b}) divide the rows in the same way",
+                    where=formula.text,
+                    found=f"{blocks[i].levels} levels each",
+                    expected="terms that differ",
+                    mend="leave one of them out",
+                )
 
 
 def _orthogonal(

@@ -190,6 +190,20 @@ def test_bad_chunks(formula, data, weights, word):
         lmer(formula, data, weights=weights)
 
 
+def test_a_dask_frame_and_confounded_factors():
+    dask = pytest.importorskip("dask.dataframe")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.integers(0, 9, 400), "y": rng.normal(size=400)})
+    frame["y"] += rng.normal(size=9)[frame["a"]]
+    _same(lmer("y ~ 1 + (1|a)", dask.from_pandas(frame, npartitions=3)), lmer("y ~ 1 + (1|a)", frame))
+    parts = [frame.assign(b=-frame["a"])]
+    formula = parse_formula("y ~ 1 + (1|a) + (1|b)")
+    with pytest.raises(DynstatError, match="same way"):
+        lmer(formula.text, parts)
+    with pytest.raises(DynstatError, match="same way"):
+        sum_over(formula, lambda: parts)
+
+
 def test_sums_need_two_passes_and_functions_of_one_row():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"x": rng.normal(size=30_000), "a": rng.integers(0, 9, 30_000)})
