@@ -23,7 +23,7 @@ from .groups import groups_of, left_out, resampler_of, shared_names
 from .jackknife import jackknife_plain, jackknife_share
 from .population import Kind, chance_draws, population_draws
 from .result import LmerResult
-from .share_summaries import summary_estimates
+from .share_summaries import deviation_estimates, summary_estimates
 from .shares import Shares, variance_components
 from .stream import design_of
 
@@ -81,7 +81,8 @@ class Decomposition:
 
         ``share.<term>``, ``eta2.<term>``, ``omega2.<term>``; ``icc.adjusted``, ``icc.unadjusted``,
         ``r2.marginal``, ``r2.conditional`` (what :func:`dynstat.mixed.icc` and :func:`dynstat.mixed.r2`
-        define; the ICC of one factor is its share); with ``population.`` before them all but eta2 and omega2.
+        define; the ICC of one factor is its share); with ``population.`` before them all but eta2 and omega2;
+        and ``population.sd.<term>``, standard deviations.
         """
         return dict(self._estimates)
 
@@ -319,6 +320,7 @@ def decompose(
                 diagnostics={"replicates": wide.draws.shape[0], "notes": "; ".join(notes)},
                 **common,
             )
+        out |= deviation_estimates(full, wide, names, order, {"seed": seed, **common})
     out |= _anova_estimates(full, left, names, order, unit, seed, common)
     out |= summary_estimates(full, left, wide, {"unit": unit, "seed": seed, **common})
     series = {

@@ -17,7 +17,7 @@ from .decomposition import decompose
 
 _PROMPT = ("category", "template")
 _SAMPLE = ("temperature", "seed")
-_LATER = ("icc", "r2")
+_LATER = ("icc", "r2", "sd")
 
 
 def variance_shares(

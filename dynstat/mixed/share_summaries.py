@@ -62,6 +62,34 @@ def summary_estimates(
     return out
 
 
+def deviation_estimates(
+    full: Shares, wide: PopulationDraws, names: Sequence[str], order: Sequence[int], common: Mapping[str, Any]
+) -> dict[str, Estimate]:
+    """Return ``population.sd.<term>``: the standard deviations, with the limits that the shares' draws give.
+
+    With six levels these cover more often than the profile of a likelihood; docs/mixed.md has the numbers.
+    """
+    drawn = np.sqrt(wide.raw * wide.total[:, None])
+    values = np.sqrt(full.reml)
+    if "bias-corrected" in wide.interval:
+        drawn = bias_corrected(drawn, values)
+    out: dict[str, Estimate] = {}
+    for name, j in zip(names, order, strict=True):
+        key = f"population.sd.{name}"
+        pivot = DrawsPivot(tuple(drawn[:, j].tolist()))
+        out[key] = Estimate.from_pivot(
+            key,
+            float(values[j]),
+            pivot,
+            interval=wide.interval,
+            unit="all factors",
+            target="population",
+            diagnostics={"replicates": drawn.shape[0]},
+            **common,
+        )
+    return out
+
+
 def summaries(share: Array, fixed: float) -> Array:
     """Return the numbers of :data:`NAMES` from shares (the residual last) and the fixed part over their sum.
 

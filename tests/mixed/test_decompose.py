@@ -35,6 +35,7 @@ def test_keys_targets_and_counts(panel):
     assert set(out) == {
         *(f"{k}.{t}" for k in ("share", "population.share", "eta2") for t in TERMS),
         *(f"omega2.{t}" for t in TERMS[:-1]),
+        *(f"population.sd.{t}" for t in TERMS),
         *(f"{target}{k}" for target in ("", "population.") for k in NAMES),
     }
     e = out["share.category:prompt"]
@@ -134,6 +135,16 @@ def test_population_interval_is_reproducible_and_named(panel):
         two = [_quiet(text, holes, rng=5, refits=100, population=kind) for _ in range(2)]
         e = [x.estimates()["population.share.model"] for x in two]
         assert e[0] == e[1] and word in e[0].interval and not two[0].balanced
+
+
+def test_standard_deviations_of_one_factor_have_the_exact_interval(r_data):
+    # σ alone is exact: SS/χ² on the residual's 24 degrees of freedom.
+    d = r_data("Dyestuff").assign(item=lambda f: f.groupby("Batch").cumcount().astype(str))
+    made = _quiet("Yield ~ 1 + (1|Batch)", d, unit="item", strata="Batch", rng=1, replicates=40_000)
+    e = made.estimates()["population.sd.residual"]
+    exact = np.sqrt(24 * 2451.25 / stats.chi2.ppf([0.975, 0.025], 24))
+    assert e.value == pytest.approx(np.sqrt(2451.25))
+    assert (e.low, e.high) == pytest.approx(exact, rel=0.02)
 
 
 def test_mean_squares_of_any_design(panel):
