@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from .columns import Coding, check_levels, is_one_number, make_columns, mark, variables
 from .formula import MixedFormula, RandomTerm
-from .levels import check_finite, interaction, same_partition
+from .levels import Seen, check_finite, interaction, same_partition
 from .rank import easy_root
 
 if TYPE_CHECKING:
@@ -226,7 +226,8 @@ def build_design(formula: MixedFormula, data: pd.DataFrame, cells: Cells | None 
             expected=f"more than {x.shape[1] + 1}",
             mend="simplify the fixed part, or add rows",
         )
-    terms = [_term(t, rows, formula.text, notes) for t in formula.random]
+    seen: Seen = {}
+    terms = [_term(t, rows, formula.text, notes, seen) for t in formula.random]
     _check_terms(terms, nobs, formula.text)
     for note in notes:
         warnings.warn(note, DynstatWarning, stacklevel=4)
@@ -330,8 +331,8 @@ def _full_rank(x: Array, names: tuple[str, ...]) -> tuple[NDArray[np.intp], tupl
     return np.array(kept, dtype=np.intp), tuple(names[j] for j in range(x.shape[1]) if j not in kept)
 
 
-def _term(term: RandomTerm, rows: pd.DataFrame, text: str, notes: list[str]) -> Term:
-    codes, levels = interaction(rows, term.variables, text)
+def _term(term: RandomTerm, rows: pd.DataFrame, text: str, notes: list[str], seen: Seen) -> Term:
+    codes, levels = interaction(rows, term.variables, text, seen)
     if term.columns == "1":
         return Term(term.name, term.label, ("(Intercept)",), codes, levels, None, term.variables)
     values, coding = make_columns(term.columns, rows, text)

@@ -12,6 +12,7 @@ from ..errors import DynstatError
 from .columns import mark
 
 Array = NDArray[np.float64]
+Seen = dict[str, tuple[NDArray[np.int64], NDArray[Any]]]
 
 
 def level_words(column: pd.Series) -> list[str]:
@@ -35,29 +36,38 @@ def _occurring(codes: NDArray[np.int64], size: int) -> tuple[NDArray[np.intp], N
 
 
 def interaction(
-    rows: pd.DataFrame, names: tuple[str, ...], text: str
+    rows: pd.DataFrame, names: tuple[str, ...], text: str, seen: Seen | None = None
 ) -> tuple[NDArray[np.intp], tuple[str, ...]]:
-    """Return codes and labels of the combinations that occur, the last variable running fastest."""
+    """Return codes and labels of the combinations that occur, the last variable running fastest.
+
+    `seen` keeps the codes of single columns for further terms on the same rows.
+    """
+    seen = {} if seen is None else seen
     codes = np.zeros(len(rows), dtype=np.int64)
     labels: NDArray[Any] = np.array([""], dtype=object)
     for i, name in enumerate(names):
-        column = rows[name]
-        if pd.api.types.is_float_dtype(column.dtype):
-            check_finite(column.to_numpy(float)[:, None], (name,), "a grouping factor", text)
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            column = column.cat.remove_unused_categories()
-            new, cats = column.cat.codes.to_numpy().astype(np.int64), column.cat.categories
-        else:
-            new, cats = pd.factorize(column, sort=True)
-        words = np.array(level_words(pd.Series(cats)), dtype=object)
+        if name not in seen:
+            seen[name] = _single(rows[name], name, text)
+        new, words = seen[name]
+        if i == 0:
+            codes, labels = new, words
+            continue
         joint, codes = _occurring(codes * len(words) + new, max(len(labels) * len(words), 1))
         left, right = labels[joint // len(words)], words[joint % len(words)]
-        labels = (
-            right
-            if i == 0
-            else np.array([f"{a}:{b}" for a, b in zip(left, right, strict=True)], dtype=object)
-        )
+        labels = np.array([f"{a}:{b}" for a, b in zip(left, right, strict=True)], dtype=object)
     return codes.astype(np.intp), tuple(labels.tolist())
+
+
+def _single(column: pd.Series, name: str, text: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return codes and labels of one column."""
+    if pd.api.types.is_float_dtype(column.dtype):
+        check_finite(column.to_numpy(float)[:, None], (name,), "a grouping factor", text)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.cat.remove_unused_categories()
+        new, cats = column.cat.codes.to_numpy().astype(np.int64), column.cat.categories
+    else:
+        new, cats = pd.factorize(column, sort=True)
+    return new.astype(np.int64, copy=False), np.array(level_words(pd.Series(cats)), dtype=object)
 
 
 def same_partition(a: NDArray[np.intp], b: NDArray[np.intp]) -> bool:
