@@ -124,7 +124,7 @@ def cross_products(design: Design) -> CrossProducts:
     if easy:
         # A general mean lies in the span of every factor, so that nearly all of X'V⁻¹X cancels: counts must
         # be exact. They are where columns are summed as they stand and turned afterwards.
-        side, rest, own = turned(*_sums(blocks, codes, values, np.column_stack([x, residual])), r)
+        side, rest, own = turned(*_sums(blocks, codes, values, _beside(x, residual)), r)
     else:
         side, rest, own = _sums(blocks, codes, values, np.column_stack([q, residual]))
     rest[-1, -1] += within
@@ -194,8 +194,9 @@ def _sums(
                     into += piece
         assert total is not None
         return total
+    split = _split(right[:, -1])
     sides = [_pair(codes[0], values[0], first, codes[j], values[j], blocks[j]) for j in range(1, len(blocks))]
-    side = np.concatenate([*sides, _with_columns(codes[0], values[0], first, right)], axis=1)
+    side = np.concatenate([*sides, _with_columns(codes[0], values[0], first, right, split)], axis=1)
     zs = sum(b.size for b in blocks[1:])
     m = zs + right.shape[1]
     rest = np.zeros((m, m))
@@ -206,9 +207,9 @@ def _sums(
             rest[rows, edges[j - 1] : edges[j]] = _pair(
                 codes[i], values[i], blocks[i], codes[j], values[j], blocks[j]
             )
-        rest[rows, zs:] = _with_columns(codes[i], values[i], blocks[i], right)
+        rest[rows, zs:] = _with_columns(codes[i], values[i], blocks[i], right, split)
     rest[zs:, zs:] = right.T @ right
-    high, low = _split(right[:, -1])
+    high, low = split
     rest[zs:-1, -1] = right[:, :-1].T @ high + right[:, :-1].T @ low
     rest = np.triu(rest) + np.triu(rest, 1).T
     return side, rest, _own(codes[0], values[0], first)
@@ -327,6 +328,13 @@ def _blocks(
     return tuple(blocks), codes, values
 
 
+def _beside(x: Array, y: Array) -> Array:
+    """Return [x y] stored by columns: they are summed one by one."""
+    out = np.empty((y.size, x.shape[1] + 1), order="F")
+    out[:, :-1], out[:, -1] = x, y
+    return out
+
+
 def _split(column: Array) -> tuple[Array, Array]:
     """Split a column into a part whose sums of any rows are exact, and a remainder too small to matter.
 
@@ -371,7 +379,13 @@ def _own(codes: NDArray[np.intp], values: Array | None, block: Block) -> Array:
     return out
 
 
-def _with_columns(codes: NDArray[np.intp], values: Array | None, block: Block, columns: Array) -> Array:
+def _with_columns(
+    codes: NDArray[np.intp],
+    values: Array | None,
+    block: Block,
+    columns: Array,
+    split: tuple[Array, Array],
+) -> Array:
     out = np.empty((block.levels, block.width, columns.shape[1]))
     for a in range(block.width):
         for j in range(columns.shape[1]):
@@ -381,7 +395,7 @@ def _with_columns(codes: NDArray[np.intp], values: Array | None, block: Block, c
             if weights.size < _EXACT_FROM or j < columns.shape[1] - 1:
                 out[:, a, j] = np.bincount(codes, weights, block.levels)
                 continue
-            high, low = _split(weights)
+            high, low = split if values is None else _split(weights)
             out[:, a, j] = np.bincount(codes, high, block.levels)
             if low.any():
                 out[:, a, j] += np.bincount(codes, low, block.levels)
