@@ -15,7 +15,7 @@ from .design import Design
 from .fit import optimise
 from .mean_squares import MeanSquares, mean_squares
 from .pls import PenalisedLeastSquares
-from .shares import Shares
+from .shares import Shares, components_at
 from .variance_parts import fixed_variance, redrawn_within
 
 Array = NDArray[np.float64]
@@ -144,7 +144,7 @@ def _simulate(
         pls = PenalisedLeastSquares(with_response(cross, design, y, within), design.terms)
         theta = optimise(pls, start, polish=False)[0]
         solution = pls.solve(theta)
-        out[b] = solution.sigma2 * np.append(theta**2, 1.0)
+        out[b] = components_at(theta, solution.sigma2)
         # The outcome was drawn about zero; adding Xβ to it adds β to its estimate and changes nothing else.
         fixed[b] = fixed_variance(design, solution.beta + fitted.beta) / out[b].sum()
     return _shares(out), fixed, out.sum(axis=1)

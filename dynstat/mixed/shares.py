@@ -78,9 +78,20 @@ def variance_components(design: Design, *, start: Array | None = None, with_anov
     pls = PenalisedLeastSquares(cross, design.terms)
     theta, _ = optimise(pls, start)
     solution = pls.solve(theta)
-    reml = solution.sigma2 * np.append(theta**2, 1.0)
+    reml = components_at(theta, solution.sigma2)
     anova = type_two(design) if with_anova else None
     fixed = fixed_variance(design, solution.beta)
     return Shares(
         reml, minque(design, reml, cross), anova, fixed=fixed, beta=solution.beta, vcov=solution.vcov
     )
+
+
+def components_at(theta: Array, sigma2: float) -> Array:
+    """Return the components of a fit with intercept terms, the residual last.
+
+    What the optimiser leaves of a component at its boundary is rounding, set to exactly 0: ties with 0 and
+    the scale of the jackknife depend on it.
+    """
+    out = sigma2 * np.append(theta**2, 1.0)
+    out[:-1][out[:-1] < 1e-12 * out.sum()] = 0.0
+    return np.asarray(out, dtype=np.float64)

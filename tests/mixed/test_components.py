@@ -16,7 +16,7 @@ from dynstat.mixed.balanced import anova_components, find_strata, reml_component
 from dynstat.mixed.components import minque
 from dynstat.mixed.design import build_design
 from dynstat.mixed.formula import parse_formula
-from dynstat.mixed.shares import variance_components
+from dynstat.mixed.shares import components_at, variance_components
 
 FORMULA = "y ~ 1 + (1|model) + (1|category/prompt) + (1|model:category) + (1|model:prompt)"
 TERMS = ("model", "category", "category:prompt", "model:category", "model:prompt")
@@ -200,3 +200,8 @@ def test_confounded_components_are_refused(panel):
     d = panel(0).assign(twin=lambda f: f["prompt"] + f["model"], other=lambda f: f["model"] + f["prompt"])
     with pytest.raises(DynstatError, match="same way"):
         _design(d, "y ~ 1 + (1|twin) + (1|other)")
+
+
+def test_a_component_at_its_boundary_is_exactly_zero():
+    out = components_at(np.array([1e-12, 0.5]), 4.0)
+    assert out.tolist() == [0.0, 1.0, 4.0]
