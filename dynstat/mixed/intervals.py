@@ -9,19 +9,23 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DynstatError
+from ..inference.resample import Rng, as_generator
 from .contrasts import coefficients
 
 if TYPE_CHECKING:
     from .result import LmerResult
 
-KINDS = ("profile", "Wald", "boot")
+KINDS = ("auto", "mean squares", "profile", "Wald", "boot")
+# Beyond so many levels the mean squares of an unbalanced design cost more than they are worth by default.
+_MOST_LEVELS = 1500
+_DRAWS = 20_000
 
 
 def confint(
     m: LmerResult,
     parameters: Sequence[str] | str | None = None,
     *,
-    method: str = "profile",
+    method: str = "auto",
     level: float = 0.95,
     ddf: str = "asymptotic",
     **bootstrap_options: Any,
@@ -33,14 +37,19 @@ def confint(
     parameters : str or sequence of str, optional
         R's names (``sd_(Intercept)|model``, ``sigma``, ``x``), ``theta_`` for all standard deviations and
         correlations, ``beta_`` for all fixed effects. All by default.
-    method : {"profile", "Wald", "boot"}
-        Profile likelihood (the default, as in R); estimate ± quantile · standard error, for fixed effects
-        only; parametric bootstrap.
+    method : {"auto", "mean squares", "profile", "Wald", "boot"}
+        ``mean squares``: standard deviations by redrawn mean squares (a generalised interval), fixed effects
+        by t with Kenward-Roger. ``profile``: profile likelihood, R's default. ``Wald``: estimate ± quantile ·
+        standard error, for fixed effects only. ``boot``: parametric bootstrap. ``auto`` takes the mean
+        squares where every random term is an intercept with degrees of freedom of its own and the fit holds
+        its rows, else the profile: with few levels the profile of a standard deviation falls short of its
+        level (docs/mixed.md). ``attrs["method"]`` says which it was.
     level : float
     ddf : str
         Of Wald intervals: ``asymptotic`` (R's), ``Kenward-Roger`` (adjusted errors and t), ``Satterthwaite``.
     **bootstrap_options
-        ``nsim``, ``rng``, ``kind`` of :func:`dynstat.bootstrap`.
+        ``nsim``, ``rng``, ``kind`` of :func:`dynstat.bootstrap`; ``rng`` for mean squares too (seed 0
+        unless given; 20,000 draws).
 
     Returns
     -------
@@ -51,6 +60,11 @@ def confint(
     if not 0 < level < 1:
         raise DynstatError("S404", "level must lie between 0 and 1", found=level)
     kind = method.lower()
+    out = None
+    if kind in ("auto", "mean squares"):
+        rng = bootstrap_options.pop("rng", 0)
+        out = _mean_squares(m, level, rng, required=kind == "mean squares")
+        kind = "profile" if out is None else "mean squares"
     if bootstrap_options and kind != "boot":
         raise DynstatError(
             "S404",
@@ -58,7 +72,9 @@ def confint(
             found=", ".join(bootstrap_options),
             expected="method='boot'",
         )
-    if kind == "profile":
+    if out is not None:
+        pass
+    elif kind == "profile":
         from .profiling import profile
 
         out = profile(m, parameters).confint(level)
@@ -82,6 +98,40 @@ def confint(
         names = [str(n) for n in out.index]
         keep = chosen(names, parameters, len(names) - len(m.fixef))
         out = out.loc[[n for n in names if n in keep]]
+    return out
+
+
+def _mean_squares(m: LmerResult, level: float, rng: Rng, *, required: bool) -> pd.DataFrame | None:
+    """Return intervals by redrawn mean squares and Kenward-Roger's t, None where they cannot be had."""
+    from .balanced import find_strata, reml_components
+    from .mean_squares import MeanSquares, mean_squares
+
+    design = m.design
+    why, squares = "", None
+    if any(t.codes.size == 0 for t in design.terms):
+        why = "the fit holds sums in place of rows"
+    elif any(slot.width > 1 for slot in m.pls.slots) or not m.pls.slots:
+        why = "a random term is no intercept"
+    elif (strata := find_strata(design)) is not None:
+        squares = MeanSquares(strata.sums_of_squares(design.y), strata.df, strata.design)
+    elif required or sum(b.size for b in m.pls.cross.blocks) <= _MOST_LEVELS:
+        squares = mean_squares(design)
+        why = "" if squares else "a random term has no degrees of freedom of its own"
+    if squares is None:
+        if required:
+            raise DynstatError(
+                "S404", "no interval by mean squares for this fit", found=why, mend="use method='profile'"
+            )
+        return None
+    generator, seed = as_generator(rng)
+    chi2 = generator.chisquare(squares.df, (_DRAWS, squares.df.size))
+    drawn = reml_components(squares.ss * squares.df / chi2, squares.df, squares.design)
+    low, high = np.sqrt(np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0))
+    out = _wald(m, level, "Kenward-Roger")
+    at = np.flatnonzero(out["effect"].to_numpy() == "ran_pars")
+    out.iloc[at, out.columns.get_loc("conf.low")] = low
+    out.iloc[at, out.columns.get_loc("conf.high")] = high
+    out.attrs |= {"seed": seed, "draws": _DRAWS, "fixed": "t, Kenward-Roger"}
     return out
 
 

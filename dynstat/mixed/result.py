@@ -243,11 +243,11 @@ class LmerResult:
         self,
         parameters: Sequence[str] | str | None = None,
         *,
-        method: str = "profile",
+        method: str = "auto",
         level: float = 0.95,
         **options: Any,
     ) -> pd.DataFrame:
-        """Return intervals by profile, Wald or bootstrap; see :func:`dynstat.confint`."""
+        """Return intervals by mean squares, profile, Wald or bootstrap; see :func:`dynstat.confint`."""
         from .intervals import confint
 
         return confint(self, parameters, method=method, level=level, **options)

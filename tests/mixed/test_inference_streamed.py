@@ -45,7 +45,7 @@ def fits(rows):
     [
         lambda m: m.contest(np.eye(4), joint=False),
         lambda m: m.contest(np.eye(4)[2:], ddf="Satterthwaite"),
-        lambda m: m.confint(),
+        lambda m: m.confint(method="profile"),
         lambda m: m.anova(type="I"),
         lambda m: m.anova(type="II"),
     ],

@@ -231,3 +231,41 @@ def test_bootstrap_of_a_function_equals_refits_one_by_one(fitted):
 def test_bad_requests_are_told(call, word, fitted):
     with pytest.raises(DynstatError, match=word):
         call(fitted("Dyestuff", "Yield ~ 1 + (1 | Batch)"))
+
+
+def test_the_default_redraws_mean_squares_as_the_closed_form_has_it(fitted, r_data):
+    """One-way balanced: sigma is chi-square, the batch variance (SSB/chi2 - SSW/chi2') / n, cut at 0."""
+    m = fitted("Dyestuff", "Yield ~ 1 + (1 | Batch)")
+    table = m.confint()
+    assert table.attrs["method"] == "mean squares" and table.attrs["seed"] == 0
+    d = r_data("Dyestuff").sort_values("Batch")
+    y = d["Yield"].to_numpy(dtype=float).reshape(6, 5)
+    ssw = float(((y - y.mean(1, keepdims=True)) ** 2).sum())
+    ssb = float(5 * ((y.mean(1) - y.mean()) ** 2).sum())
+    low, high = np.sqrt(ssw / stats.chi2.ppf([0.975, 0.025], 24))
+    assert table.loc["sigma", ["conf.low", "conf.high"]].tolist() == pytest.approx([low, high], rel=0.01)
+    rng = np.random.default_rng(5)
+    between = ssb / rng.chisquare(5, 400_000) - ssw / rng.chisquare(24, 400_000)
+    wanted = np.sqrt(np.quantile(np.maximum(between, 0) / 5, [0.025, 0.975]))
+    found = table.loc["sd_(Intercept)|Batch", ["conf.low", "conf.high"]].tolist()
+    # 20,000 draws: a limit in the long upper tail moves by about 2 %.
+    assert found == pytest.approx(wanted.tolist(), rel=0.05, abs=1.0)
+    exact = m.confint("(Intercept)", method="Wald", ddf="Kenward-Roger")
+    assert table.loc["(Intercept)", "conf.low"] == pytest.approx(exact["conf.low"].iloc[0], rel=1e-12)
+
+
+def test_the_default_is_the_profile_where_a_term_is_a_slope(fitted):
+    m = fitted("sleepstudy", "Reaction ~ Days + (Days | Subject)")
+    assert m.confint("sigma").attrs["method"] == "profile"
+    with pytest.raises(DynstatError) as e:
+        m.confint(method="mean squares")
+    assert e.value.code == "S404" and "intercept" in str(e.value)
+
+
+def test_nested_and_crossed_terms_get_their_own_limits(fitted):
+    """The order of the terms in the mean squares is that of the fit: each interval holds its estimate."""
+    m = fitted("Pastes", "strength ~ 1 + (1 | batch/cask)")
+    table = m.confint("theta_")
+    assert (table["conf.low"] <= table["estimate"]).all() and (table["estimate"] <= table["conf.high"]).all()
+    profile_ = m.confint("theta_", method="profile")
+    assert np.allclose(table["conf.low"], profile_["conf.low"], atol=0.4)
