@@ -155,6 +155,19 @@ CODES: dict[str, Entry] = {
     "S402": Entry("model cannot be fitted", _C, "The design is confounded or has too few levels."),
     "S403": Entry("too few units", _C, "The estimate needs more independent units than the data hold."),
     "S404": Entry("argument outside its range", _U, "See the docstring for the allowed values."),
+    "S405": Entry(
+        "no clusters can be formed",
+        _C,
+        "Fewer items than clusters, features that do not vary, or values that are missing.",
+    ),
+    "S406": Entry(
+        "no chain can be estimated",
+        _C,
+        "One state only, no transition, or a state that is never left where its row is needed.",
+    ),
+    "S407": Entry(
+        "labels do not match", _U, "Items, states or groups are named that the data do not hold, or differ."
+    ),
     # reports
     "R501": Entry("report check failed", _C, "All problems are listed."),
     "R502": Entry(
