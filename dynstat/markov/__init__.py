@@ -6,8 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # Public names by the module that holds them.
-_PUBLIC: dict[str, str] = {}
-__all__: list[str] = []
+_PUBLIC: dict[str, str] = {
+    "Sequences": "sequences",
+    "count_transitions": "counts",
+    "unit_codes": "sequences",
+}
+__all__ = ["Sequences", "count_transitions", "unit_codes"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +21,5 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    pass
+    from .counts import count_transitions
+    from .sequences import Sequences, unit_codes
