@@ -6,8 +6,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # Public names by the module that holds them.
-_PUBLIC: dict[str, str] = {}
-__all__: list[str] = []
+_PUBLIC: dict[str, str] = {
+    "Features": "features",
+    "Partition": "partition",
+    "UnitFeatures": "unit_features",
+    "as_features": "features",
+    "cut_height": "linkage_trees",
+    "cut_tree": "linkage_trees",
+    "hierarchical": "linkage_trees",
+    "kmeans": "centroids",
+}
+__all__ = [
+    "Features",
+    "Partition",
+    "UnitFeatures",
+    "as_features",
+    "cut_height",
+    "cut_tree",
+    "hierarchical",
+    "kmeans",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +35,11 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    pass
+    from .centroids import kmeans as kmeans
+    from .features import Features as Features
+    from .features import as_features as as_features
+    from .linkage_trees import cut_height as cut_height
+    from .linkage_trees import cut_tree as cut_tree
+    from .linkage_trees import hierarchical as hierarchical
+    from .partition import Partition as Partition
+    from .unit_features import UnitFeatures as UnitFeatures
