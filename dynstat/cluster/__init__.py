@@ -13,6 +13,7 @@ _PUBLIC: dict[str, str] = {
     "as_features": "features",
     "cut_height": "linkage_trees",
     "cut_tree": "linkage_trees",
+    "dip_test": "unimodality",
     "hierarchical": "linkage_trees",
     "kmeans": "centroids",
 }
@@ -23,6 +24,7 @@ __all__ = [
     "as_features",
     "cut_height",
     "cut_tree",
+    "dip_test",
     "hierarchical",
     "kmeans",
 ]
@@ -42,4 +44,5 @@ if TYPE_CHECKING:
     from .linkage_trees import cut_tree as cut_tree
     from .linkage_trees import hierarchical as hierarchical
     from .partition import Partition as Partition
+    from .unimodality import dip_test as dip_test
     from .unit_features import UnitFeatures as UnitFeatures
