@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DynstatError, DynstatWarning
+from .distances import check_metric, condensed
 from .features import as_features
 from .partition import Array, Labels, Partition, check_k, fewer_items
 
@@ -47,7 +48,8 @@ def hierarchical(
         maximises h_{i+1} − h_i. Of equal jumps (to 10⁻¹² of the last height) the highest counts: fewest
         clusters. It finds two clusters or more in any data, structureless ones too.
     metric : str
-        Of ``scipy.spatial.distance.pdist``; centroid, median and ward are defined for euclidean alone.
+        As :data:`dynstat.cluster.distances.METRICS`, scipy's names; centroid, median and ward are defined for
+        euclidean alone.
 
     Returns
     -------
@@ -126,24 +128,10 @@ def linkage_tree(
         S405 where a distance has no value, as the correlation of a constant item.
     """
     from scipy.cluster.hierarchy import linkage
-    from scipy.spatial.distance import pdist
 
     if metric == "euclidean":
         return np.asarray(linkage(values, method))
-    distances = pdist(values, metric)  # type: ignore[call-overload]
-    if not np.isfinite(distances).all():
-        i, j = (int(v[0]) for v in np.triu_indices(len(values), 1))
-        bad = int(np.flatnonzero(~np.isfinite(distances))[0])
-        i, j = (int(v[bad]) for v in np.triu_indices(len(values), 1))
-        names = items or tuple(str(x) for x in range(len(values)))
-        raise DynstatError(
-            "S405",
-            f"the {metric} distance of two items has no value",
-            where=f"{names[i]}, {names[j]}",
-            found=distances[bad],
-            mend="an item whose features are all equal has no correlation, one of zeros no cosine",
-        )
-    return np.asarray(linkage(distances, method))
+    return np.asarray(linkage(condensed(values, metric, items), method))
 
 
 def cut_tree(linkage: Array, k: int) -> Labels:
@@ -213,7 +201,6 @@ def largest_jump(heights: ArrayLike) -> int:
 def clusterer(parameters: Mapping[str, Any], n_clusters: int) -> Callable[[Array], Labels]:
     """Return the function that :meth:`Partition.recluster` calls."""
     from scipy.cluster.hierarchy import linkage
-    from scipy.spatial.distance import pdist
 
     method, metric, height = parameters["linkage"], parameters["metric"], parameters.get("height")
     tree: Callable[[Array], NDArray[Any]]
@@ -225,7 +212,7 @@ def clusterer(parameters: Mapping[str, Any], n_clusters: int) -> Callable[[Array
     else:
 
         def tree(values: Array) -> NDArray[Any]:
-            return np.asarray(linkage(pdist(values, metric), method))  # type: ignore[call-overload]
+            return np.asarray(linkage(condensed(values, metric), method))
 
     def run(values: Array) -> Labels:
         n = len(values)
@@ -240,13 +227,9 @@ def clusterer(parameters: Mapping[str, Any], n_clusters: int) -> Callable[[Array
 
 
 def _check_linkage(method: str, metric: str) -> None:
-    from scipy.spatial import distance
-
     if method not in LINKAGES:
         raise DynstatError("S404", "unknown linkage", found=method, expected=" | ".join(LINKAGES))
-    known = [m for m in distance._METRICS_NAMES if m != "mahalanobis"]  # type: ignore[attr-defined]
-    if metric not in known:
-        raise DynstatError("S404", "unknown metric", found=metric, expected=" | ".join(sorted(known)))
+    check_metric(metric)
     if method in EUCLIDEAN and metric != "euclidean":
         raise DynstatError(
             "S404",
@@ -267,9 +250,8 @@ def _jumps(heights: Array) -> pd.DataFrame:
 
 def _cophenetic(tree: Array, values: Array, metric: str) -> float:
     from scipy.cluster.hierarchy import cophenet
-    from scipy.spatial.distance import pdist
 
-    distances = pdist(values, metric)  # type: ignore[call-overload]
+    distances = condensed(values, metric)
     made = cophenet(tree)
     if distances.size < 2 or np.ptp(distances) == 0 or np.ptp(made) == 0:
         return float("nan")

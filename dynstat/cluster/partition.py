@@ -288,14 +288,14 @@ class Partition:
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def fewer_items(found: int, k: int, item: str = "item") -> DynstatError:
-    """Return the error for fewer items than clusters."""
+def fewer_items(found: int, k: int, item: str = "item", what: str = "") -> DynstatError:
+    """Return the error for fewer items than clusters (or than `what` needs)."""
     return DynstatError(
         "S405",
-        "fewer items than clusters",
-        found=f"{found} {item}s",
-        expected=f"at least {k}, for {k} clusters",
-        mend="ask for fewer clusters",
+        "fewer items than clusters" if not what else f"fewer items than {what} needs",
+        found=f"{found} {item}{'' if found == 1 else 's'}",
+        expected=f"at least {k}, for {what or f'{k} clusters'}",
+        mend="ask for fewer or smaller clusters",
     )
 
 
