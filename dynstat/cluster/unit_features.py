@@ -345,15 +345,21 @@ class UnitFeatures:
 
 
 def _named(specs: Sequence[Mapping[str, Any] | str]) -> dict[str, Mapping[str, Any] | str]:
-    """Name every spec by its metric, with the options that tell two of one metric apart."""
+    """Name every spec by its metric (run_mean: by what it averages), with options where two share a name."""
     out: dict[str, Mapping[str, Any] | str] = {}
-    heads = [str(s if isinstance(s, str) else s.get("metric", "")).partition("@")[0] for s in specs]
+    heads = [_head(s) for s in specs]
     for head, spec in zip(heads, specs, strict=True):
         name = head
         if heads.count(head) > 1 and not isinstance(spec, str):
-            options = ", ".join(f"{k}={v}" for k, v in spec.items() if k != "metric")
+            options = ", ".join(f"{k}={v}" for k, v in spec.items() if k not in ("metric", "of"))
             name = f"{head}({options})" if options else head
         if name in out:
             raise DynstatError("S404", "a metric is named twice", where=name, mend="name them with a mapping")
         out[name] = spec
     return out
+
+
+def _head(spec: Mapping[str, Any] | str) -> str:
+    if isinstance(spec, str):
+        return spec.partition("@")[0]
+    return str(spec.get("of") or spec.get("metric", "")).partition("@")[0]

@@ -126,7 +126,7 @@ def test_the_gap_cut_takes_the_largest_jump_and_the_highest_of_ties():
     assert len(set(part.recluster(np.array([[0.0], [0.1], [0.2], [9.0], [9.1]])))) == 3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(LINKAGES), st.integers(5, 14))
 def test_permuted_items_permute_labels(seed, linkage, n):
     rng = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ def test_permuted_items_permute_labels(seed, linkage, n):
     assert same(part.recluster(x[order]), part.labels[order])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3), st.floats(-100, 100))
 def test_scaled_shifted_and_turned_features_leave_wards_labels(seed, scale, shift):
     rng = np.random.default_rng(seed)
@@ -235,7 +235,7 @@ def test_one_cluster_may_be_the_root():
     assert part.condensed_tree.attrs["root_cluster"] == 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_permuted_items_permute_density_clusters(seed):
     rng = np.random.default_rng(seed)
