@@ -31,6 +31,8 @@ class TPivot:
         g.
     bounds : tuple of float
         Limits are cut to these (p-values are not).
+    span : tuple of float
+        The logit scale's own range (a, b): g(x) = logit((x − a)/(b − a)); for "log", g(x) = ln(x − a).
     """
 
     center: float
@@ -38,6 +40,7 @@ class TPivot:
     df: float
     scale: Literal["identity", "logit", "log"] = "identity"
     bounds: tuple[float, float] = (-np.inf, np.inf)
+    span: tuple[float, float] = (0.0, 1.0)
 
     def limit(self, alpha: float, side: Side) -> float:
         """Return the one-sided limit at level 1 − alpha."""
@@ -47,15 +50,28 @@ class TPivot:
             else float(special.ndtri(1 - alpha))
         )
         x = self.center + (q if side == "upper" else -q) * self.se
-        return float(np.clip(_inverse(x, self.scale), *self.bounds))
+        return float(np.clip(self._back(x), *self.bounds))
 
     def p_above(self, value: float) -> float:
         """Return the one-sided p of H0: parameter <= value (small: the parameter lies above)."""
-        return self._tail(self.center - _forward(value, self.scale))
+        return self._tail(self.center - self._onto(value))
 
     def p_below(self, value: float) -> float:
         """Return the one-sided p of H0: parameter >= value (small: the parameter lies below)."""
-        return self._tail(_forward(value, self.scale) - self.center)
+        return self._tail(self._onto(value) - self.center)
+
+    def _onto(self, value: float) -> float:
+        low, high = self.span
+        if self.scale == "identity":
+            return float(value)
+        return _forward((value - low) / (high - low) if self.scale == "logit" else value - low, self.scale)
+
+    def _back(self, x: float) -> float:
+        low, high = self.span
+        if self.scale == "identity":
+            return float(x)
+        y = _inverse(x, self.scale)
+        return low + (high - low) * y if self.scale == "logit" else low + y
 
     def _tail(self, distance: float) -> float:
         # The lower tail of the negative keeps its digits where 1 - cdf would round to 0.

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from ..errors import DynstatError
-from .estimate import AdjustedDrawsPivot, Estimate
+from .estimate import AdjustedDrawsPivot, Estimate, Pivot, TPivot
 
 
 def unit_interval(
@@ -54,6 +55,39 @@ def unit_interval(
     Estimate
         NaN limits and no pivot where the value or more than half the draws are not finite.
 
+    Notes
+    -----
+    A t pivot on the scale of the bounds: g = logit((x − a)/(b − a)) between two finite bounds, ln(x − a)
+    above one, x itself without. Centre g(value); standard error (Q.975 − Q.025)/(2 · 1.96) · √(n/(n − 1)) of
+    g(draws), Q their quantiles; n − 1 degrees of freedom, n the units. The spread comes from the middle
+    95 % so that single draws at a bound (a transition that no drawn unit holds) do not make it infinite; where
+    more than 2.5 % of the draws lie at a bound, from the jackknife, or the sd of the draws, carried to the
+    scale by g'. Where the value itself lies at a bound: expanded percentile (Hesterberg 2015). The percentile interval
+    is too short by √((n − 1)/n) and the missing t tails, and skewed shares need the logit.
+
+    Chosen by calibration: coverage of nominal 95 %, four states, units of 48 steps whose matrices vary by a
+    Dirichlet law of concentration c; mean over cells of transition probabilities, lifts, stationary shares,
+    first passages, in this order. 1,000 data sets, crossed 600, percentiles 400: the Monte-Carlo error of a
+    single cell is .007, .009, .011.
+
+    ===================================  =====================  =====================  =====================
+    data                                 this                   expanded percentile    plain percentile
+    ===================================  =====================  =====================  =====================
+    72 units, c = 20                     .955 .953 .956 .956    .948 .941 .947 .945    .942 .934 .943 .939
+    24 units, c = 5                      .953 .946 .954 .955    .928 .930 .949 .941    .911 .911 .930 .925
+    12 units, c = 5                      .957 .954 .954 .958    .914 .930 .931 .933    .876 .887 .891 .895
+    6 models × 24 prompts × 2, c = 5     .940 .941 .949 .950    .931 .936 .948 .944    not kept
+    6 models × 36 prompts × 2, c = 5     .941 .941 .945 .947    .940 .948 .949 .946    not kept
+    6 models × 12 prompts × 2, c = 5     .941 .944 .949 .949    .927 .943 .935 .942    not kept
+    ===================================  =====================  =====================  =====================
+
+    BCa with t quantiles and jackknife acceleration lies between this and the expanded percentile (.926 at 12
+    units), the delete-unit jackknife on the same scale beside this (.949 at 12). Benchmarks:
+    ``python -m benchmarks.calibration markov``. Origin dynstat; the parts are published.
+
+    In data crossed by model and prompt the prompt is the unit and models are held: the interval speaks of
+    this panel of models. A population of models needs models as units, several of each kind.
+
     Raises
     ------
     DynstatError
@@ -83,6 +117,49 @@ def unit_interval(
     if not np.isfinite(value) or finite.size < max(2, every.size / 2):
         why = "the value is undefined" if not np.isfinite(value) else "undefined in most replicates"
         return Estimate(key, float(value), np.nan, np.nan, level, interval=f"none ({why})", **rest)
-    pivot = AdjustedDrawsPivot(tuple(finite.tolist()), units)
-    how = f"bootstrap of {units} units of {unit}, expanded percentile, t({units - 1})"
+    pivot, words = _pivot(float(value), finite, jackknife, bounds, units)
+    how = f"bootstrap of {units} units of {unit}, {words}"
     return Estimate.from_pivot(key, value, pivot, level=level, interval=how, **rest)
+
+
+def _pivot(
+    value: float,
+    draws: NDArray[np.float64],
+    jackknife: ArrayLike | None,
+    bounds: tuple[float, float],
+    units: int,
+) -> tuple[Pivot, str]:
+    low, high = bounds
+    scale: Literal["identity", "logit", "log"] = "identity"
+    if np.isfinite(low):
+        scale = "logit" if np.isfinite(high) else "log"
+    span = (low, high) if scale != "identity" else (0.0, 1.0)
+    if scale != "identity" and not low < value < high:
+        adjusted = AdjustedDrawsPivot(tuple(draws.tolist()), units)
+        return adjusted, f"expanded percentile, t({units - 1}) (the value lies at a bound)"
+    centre = float(_onto(np.array(value), scale, span))
+    lower, upper = np.quantile(_onto(draws, scale, span), (0.025, 0.975), method="nearest")
+    with np.errstate(invalid="ignore"):
+        se = float((upper - lower) / (2 * special.ndtri(0.975)) * np.sqrt(units / (units - 1)))
+    words = f"t({units - 1}), {scale} scale"
+    if not np.isfinite(se):
+        # Too many draws at a bound: the spread on the raw scale, carried over by the derivative.
+        slope = {"logit": (high - low) / ((value - low) * (high - value)), "log": 1 / (value - low)}[scale]
+        left = None if jackknife is None else np.asarray(jackknife, dtype=np.float64)
+        if left is not None and np.isfinite(left).all():
+            raw = float(np.sqrt((left.size - 1) / left.size * np.sum((left - left.mean()) ** 2)))
+            words += ", jackknife"
+        else:
+            raw = float(np.std(draws, ddof=1) * np.sqrt(units / (units - 1)))
+        se, words = raw * slope, words + " by the delta method"
+    return TPivot(centre, se, units - 1, scale, bounds, span), words
+
+
+def _onto(x: NDArray[np.float64], scale: str, span: tuple[float, float]) -> NDArray[np.float64]:
+    """Carry values to the scale; those beyond a bound to its infinity."""
+    if scale == "identity":
+        return x
+    with np.errstate(divide="ignore"):
+        if scale == "log":
+            return np.asarray(np.log(np.maximum(x - span[0], 0.0)))
+        return np.asarray(special.logit(np.clip((x - span[0]) / (span[1] - span[0]), 0.0, 1.0)))

@@ -68,9 +68,42 @@ def test_undefined_replicates_are_counted_not_hidden():
     draws[:7] = np.nan
     e = unit_interval("p", 0.3, draws, n={"units": 20}, bounds=(0, 1), **REST)
     assert e.diagnostics["undefined"] == 7 and e.diagnostics["replicates"] == 100
-    assert 0.2 < e.low < e.value < e.high <= 0.4
+    assert 0.2 < e.low < e.value < e.high < 0.45
     most = unit_interval("p", 0.3, np.where(np.arange(100) < 60, np.nan, 0.3), n={"units": 20}, **REST)
     assert math.isnan(most.low) and most.pivot is None and "most replicates" in most.interval
+
+
+@pytest.mark.parametrize("units", [12, 72])
+def test_normal_draws_give_the_t_interval_on_every_scale(units):
+    t = stats.t.isf(0.025, units - 1)
+    z = normal_draws(units) * math.sqrt(units)
+    scaled = 0.1 * z
+    wanted = np.array([-t, t]) * 0.1
+    cases = [
+        ((-np.inf, np.inf), 2.0, lambda x: 2 + x),
+        ((1.0, np.inf), 3.0, lambda x: 1 + 2 * np.exp(x)),
+        ((-0.3, 0.7), 0.2, lambda x: -0.3 + special.expit(x)),
+    ]
+    for bounds, value, back in cases:
+        # sd of draws is sqrt((n - 1)/n)/10, so the standard error is 1/10.
+        e = unit_interval("x", value, back(scaled), n={"units": units}, bounds=bounds, **REST)
+        assert [e.low, e.high] == pytest.approx(list(back(wanted)), rel=1e-3)
+        assert e.limit(0.025, "upper") == e.high
+        assert e.pivot.p_below(e.high) == pytest.approx(0.025, rel=1e-9)
+        assert e.pivot.p_above(e.low) == pytest.approx(0.025, rel=1e-9)
+
+
+def test_draws_at_a_bound():
+    rng = np.random.default_rng(0)
+    draws = rng.binomial(10, 0.05, 999) / 10
+    left = np.r_[np.full(11, 0.055), 0.0]
+    from_draws = unit_interval("p", 0.05, draws, n={"units": 12}, bounds=(0, 1), **REST)
+    from_jackknife = unit_interval("p", 0.05, draws, jackknife=left, n={"units": 12}, bounds=(0, 1), **REST)
+    assert "delta" in from_draws.interval and "jackknife" in from_jackknife.interval
+    for e in (from_draws, from_jackknife):
+        assert 0 < e.low < 0.05 < e.high < 1
+    at = unit_interval("p", 0.0, np.zeros(99), n={"units": 12}, bounds=(0, 1), **REST)
+    assert (at.low, at.high) == (0.0, 0.0) and "bound" in at.interval
 
 
 def test_wrong_use():
