@@ -8,34 +8,48 @@ from typing import TYPE_CHECKING, Any
 # Public names by the module that holds them.
 _PUBLIC: dict[str, str] = {
     "ClusterStability": "stability",
+    "DipTest": "unimodality",
     "Features": "features",
+    "GapStatistic": "dispersion",
+    "LargestGap": "largest_gap",
     "Partition": "partition",
+    "StabilityTest": "stability_null",
     "UnitFeatures": "unit_features",
     "as_features": "features",
     "clusterboot": "stability",
     "cut_height": "linkage_trees",
     "cut_tree": "linkage_trees",
     "dip_test": "unimodality",
+    "gap_statistic": "dispersion",
     "gaussian_mixture": "mixtures",
     "hdbscan": "density",
     "hierarchical": "linkage_trees",
     "kmeans": "centroids",
+    "largest_gap_test": "largest_gap",
+    "stability_test": "stability_null",
     "structureless": "structureless",
 }
 __all__ = [
     "ClusterStability",
+    "DipTest",
     "Features",
+    "GapStatistic",
+    "LargestGap",
     "Partition",
+    "StabilityTest",
     "UnitFeatures",
     "as_features",
     "clusterboot",
     "cut_height",
     "cut_tree",
     "dip_test",
+    "gap_statistic",
     "gaussian_mixture",
     "hdbscan",
     "hierarchical",
     "kmeans",
+    "largest_gap_test",
+    "stability_test",
     "structureless",
 ]
 
@@ -49,8 +63,12 @@ def __getattr__(name: str) -> Any:
 if TYPE_CHECKING:
     from .centroids import kmeans as kmeans
     from .density import hdbscan as hdbscan
+    from .dispersion import GapStatistic as GapStatistic
+    from .dispersion import gap_statistic as gap_statistic
     from .features import Features as Features
     from .features import as_features as as_features
+    from .largest_gap import LargestGap as LargestGap
+    from .largest_gap import largest_gap_test as largest_gap_test
     from .linkage_trees import cut_height as cut_height
     from .linkage_trees import cut_tree as cut_tree
     from .linkage_trees import hierarchical as hierarchical
@@ -58,6 +76,9 @@ if TYPE_CHECKING:
     from .partition import Partition as Partition
     from .stability import ClusterStability as ClusterStability
     from .stability import clusterboot as clusterboot
+    from .stability_null import StabilityTest as StabilityTest
+    from .stability_null import stability_test as stability_test
     from .structureless import structureless as structureless
+    from .unimodality import DipTest as DipTest
     from .unimodality import dip_test as dip_test
     from .unit_features import UnitFeatures as UnitFeatures
