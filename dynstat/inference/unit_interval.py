@@ -60,10 +60,10 @@ def unit_interval(
     A t pivot on the scale of the bounds: g = logit((x − a)/(b − a)) between two finite bounds, ln(x − a)
     above one, x itself without. Centre g(value); standard error (Q.975 − Q.025)/(2 · 1.96) · √(n/(n − 1)) of
     g(draws), Q their quantiles; n − 1 degrees of freedom, n the units. The spread comes from the middle
-    95 % so that single draws at a bound (a transition that no drawn unit holds) do not make it infinite; where
-    more than 2.5 % of the draws lie at a bound, from the jackknife, or the sd of the draws, carried to the
-    scale by g'. Where the value itself lies at a bound: expanded percentile (Hesterberg 2015). The percentile interval
-    is too short by √((n − 1)/n) and the missing t tails, and skewed shares need the logit.
+    95 % so that single draws at a bound (a transition that no drawn unit holds) do not make it infinite;
+    where more than 2.5 % of the draws lie at a bound, from the jackknife, or the sd of the draws, carried to
+    the scale by g'. Where the value itself lies at a bound: expanded percentile (Hesterberg 2015). The
+    percentile interval is too short by √((n − 1)/n) and for want of t tails; skewed shares need the logit.
 
     Chosen by calibration: coverage of nominal 95 %, four states, units of 48 steps whose matrices vary by a
     Dirichlet law of concentration c; mean over cells of transition probabilities, lifts, stationary shares,
