@@ -1,0 +1,240 @@
+"""From tables, their null and their units to a test: statistics, p-values, effects with intervals."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import DynstatError, DynstatWarning
+from ..inference.adjusted import holm
+from ..inference.estimate import Estimate
+from ..inference.resample import Resampler
+from ..inference.unit_interval import unit_interval
+from .chain_test import ChainTest
+from .contingency import chi_square_p, phi_square, statistics, total_variation
+from .permuting import NullDraws
+
+Array = NDArray[np.float64]
+#: Tables measured at a time, in cells: what is held at once stays small.
+CELLS = 4_000_000
+STATISTICS = ("Pearson", "G")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Statistics of many stacks of tables; the first axis counts replicates."""
+
+    g: Array
+    pearson: Array
+    phi2: Array
+    tv: Array
+    tv_layers: Array
+
+    def of(self, name: str) -> Array:
+        """Return "G" or "Pearson" by layer."""
+        return self.g if name == "G" else self.pearson
+
+
+def measure(tables: Iterable[Array]) -> Measured:
+    """Measure chunks of stacks, each of shape (replicates, layers, rows, K)."""
+    parts = []
+    for chunk in tables:
+        s = statistics(chunk)
+        overall, layers = total_variation(chunk)
+        parts.append((s.g, s.pearson, phi_square(s.pearson, chunk), overall, layers))
+    return Measured(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+
+
+def chunks(replicates: int, cells: int) -> list[slice]:
+    """Return slices that cut `replicates` stacks of `cells` cells into parts that fit the memory."""
+    step = max(1, CELLS // max(cells, 1))
+    return [slice(i, min(i + step, replicates)) for i in range(0, replicates, step)]
+
+
+@dataclass(frozen=True)
+class NullTables:
+    """Tables under the null, in chunks, and what that null is called."""
+
+    tables: Iterable[Array]
+    name: str
+    exact: bool
+    total: float
+
+
+def check_options(statistic: str, null: str, nulls: tuple[str, ...], replicates: int, bootstrap: int) -> None:
+    """Raise S404 for options that no test of chains takes."""
+    if statistic not in STATISTICS:
+        raise DynstatError("S404", "unknown statistic", found=statistic, expected=" | ".join(STATISTICS))
+    if null not in nulls:
+        raise DynstatError("S404", "unknown null", found=null, expected=" | ".join(nulls))
+    for name, value in (("replicates", replicates), ("bootstrap", bootstrap)):
+        if value < 99:
+            raise DynstatError("S404", f"too few {name}", found=value, expected="at least 99")
+
+
+def noise_free(square: Array | float, noise: Array | float) -> Array:
+    """Return √max(0, square − noise): an amount with the mean square of its noise taken off."""
+    return np.sqrt(np.maximum(np.asarray(square) - noise, 0.0))
+
+
+def assess(
+    *,
+    title: str,
+    alternative: str,
+    key: str,
+    statistic: str,
+    unit_tables: Array,
+    null: NullTables,
+    resampler: Resampler,
+    layers: tuple[str, ...],
+    groups: tuple[str, ...],
+    states: tuple[str, ...],
+    unit: str,
+    n: Mapping[str, int],
+    bootstrap: int,
+    level: float,
+    rng: np.random.Generator,
+    seed: int | None,
+) -> ChainTest:
+    """Build the result of a test.
+
+    Parameters
+    ----------
+    unit_tables : ndarray, shape (units, layers, rows, K)
+        Counts of every unit; their sum is tested.
+    null : NullTables
+        What the sum could have been.
+    resampler : Resampler
+        Over the units, for intervals.
+    """
+    tables = unit_tables.sum(axis=0)
+    observed = measure([tables[None]])
+    df = statistics(tables).df
+    if df.sum() == 0:
+        raise DynstatError(
+            "S406",
+            "no transition can tell the rows of any table apart",
+            found="one next state, or one row with counts, in every table",
+            expected="a state that is left from two rows for two next states",
+        )
+    drawn = measure(null.tables)
+    whole = {
+        s: NullDraws(drawn.of(s).sum(axis=1), float(observed.of(s).sum()), null.exact) for s in STATISTICS
+    }
+    chosen = whole[statistic]
+    alpha = 1 - level
+    if chosen.smallest_p > alpha:
+        warnings.warn(
+            f"{title}: with {null.total:g} arrangements no p below {chosen.smallest_p:.3g} is possible, "
+            f"so nothing can be significant at {alpha:.3g}; more units are needed",
+            DynstatWarning,
+            stacklevel=3,
+        )
+    boot = _bootstrap(unit_tables, resampler, bootstrap, rng)
+    n = {**n, "units": resampler.n_units}
+    common: dict[str, Any] = {"level": level, "unit": unit, "n": n, "seed": seed, "bounds": (0.0, 1.0)}
+    effects = {
+        "cramers_v": _effect("cramers_v", observed.phi2, drawn.phi2, boot.phi2, key, null, common),
+        "total_variation": _effect(
+            "total_variation", observed.tv**2, drawn.tv**2, boot.tv**2, key, null, common
+        ),
+    }
+    rows, p_layers = [], []
+    for i, name in enumerate(layers):
+        if tables[i].sum() == 0:
+            continue
+        mine = NullDraws(drawn.of(statistic)[:, i], float(observed.of(statistic)[0, i]), null.exact)
+        p = mine.p if df[i] > 0 else np.nan
+        e = _effect(
+            f"total_variation.{name}",
+            observed.tv_layers[:, i] ** 2,
+            drawn.tv_layers[:, i] ** 2,
+            boot.tv_layers[:, i] ** 2,
+            key,
+            null,
+            common,
+        )
+        effects[e.key] = e
+        p_layers.append(p)
+        rows.append(
+            {
+                "term": name,
+                "estimate": e.value,
+                "conf.low": e.low,
+                "conf.high": e.high,
+                "g": float(observed.g[0, i]),
+                "pearson": float(observed.pearson[0, i]),
+                "df": int(df[i]),
+                "p.value": p,
+                "p.adjusted": np.nan,
+                "p.chi.square": chi_square_p(float(observed.of(statistic)[0, i]), int(df[i])),
+                "n": int(tables[i].sum()),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["p.adjusted"] = holm(p_layers)
+    total = int(df.sum())
+    return ChainTest(
+        title=title,
+        alternative=alternative,
+        statistic=statistic,
+        statistics={s: whole[s].observed for s in STATISTICS},
+        df=total,
+        p_null={s: whole[s].p for s in STATISTICS},
+        p_chi_square={s: chi_square_p(whole[s].observed, total) for s in STATISTICS},
+        null=chosen.summary(null.name) | {"total": null.total},
+        rows=table,
+        tables=tables,
+        layers=layers,
+        groups=groups,
+        states=states,
+        unit=unit,
+        n=n,
+        seed=seed,
+        level=level,
+        _effects=effects,
+    )
+
+
+def _bootstrap(
+    unit_tables: Array, resampler: Resampler, bootstrap: int, rng: np.random.Generator
+) -> Measured:
+    """Measure the sums of units drawn with replacement."""
+    shape = unit_tables.shape[1:]
+    flat = unit_tables.reshape(unit_tables.shape[0], -1)
+    weights = resampler.weights(bootstrap, rng).astype(np.float64)
+    return measure((weights[c] @ flat).reshape(-1, *shape) for c in chunks(bootstrap, flat.shape[1]))
+
+
+def _effect(
+    key: str,
+    observed: Array,
+    drawn: Array,
+    boot: Array,
+    method: str,
+    null: NullTables,
+    common: Mapping[str, Any],
+) -> Estimate:
+    """Return the root of a squared size less its mean under the null.
+
+    Replicates carry noise twice, from the data and from drawing units: twice that mean is taken off.
+    """
+    square = float(observed[0])
+    noise = float(drawn.mean())
+    beside = NullDraws(np.sqrt(drawn), float(np.sqrt(square)), null.exact).summary(null.name)
+    return unit_interval(
+        key,
+        float(noise_free(square, noise)),
+        noise_free(boot, 2 * noise),
+        method=method,
+        diagnostics={"plain": float(np.sqrt(square)), "noise": float(np.sqrt(noise))},
+        null=beside,
+        target="panel",
+        **common,
+    )

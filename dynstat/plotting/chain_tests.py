@@ -1,0 +1,78 @@
+"""Figures of tests about chains: sizes of differences beside what noise alone gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..inference.estimate import Estimate
+from .style import GREY, OKABE_ITO, figure, number, shorten, style
+
+if TYPE_CHECKING:
+    from ..markov.chain_test import ChainTest
+    from ..markov.distance import TransitionDistances
+
+
+def chain_test(result: ChainTest) -> Figure:
+    """Draw the total variation of every layer with its interval, and where noise alone stays (95 %)."""
+    e = result.estimates()
+    keys = ["total_variation", *(f"total_variation.{t}" for t in result.rows["term"])]
+    names = ["all states", *result.rows["term"]]
+    return _forest(
+        [e[k] for k in keys],
+        names,
+        "total variation of next states",
+        f"{result.title}, p = {result.p_value:.3g}",
+    )
+
+
+def transition_distances(result: TransitionDistances) -> Figure:
+    """Draw the distance of every pair with its interval, and where noise alone stays (95 %)."""
+    e = result.estimates()
+    pairs = [k for k in e if k.startswith("distance.")]
+    names = [k.removeprefix("distance.").replace("|", " and ") for k in pairs]
+    return _forest(
+        [e["largest_distance"], *(e[k] for k in pairs)],
+        ["largest", *names],
+        "total variation of a step",
+        f"Distances between transition matrices by {result.by}",
+    )
+
+
+def alt_text(result: ChainTest | TransitionDistances) -> str:
+    """Return the alt text of either figure, made from its numbers."""
+    estimates = result.estimates()
+    head = estimates.get("largest_distance") or estimates["total_variation"]
+    null = head.null or {}
+    what = "largest distance" if head.key == "largest_distance" else "total variation of all states"
+    return (
+        f"Forest plot of {len(estimates) - (head.key != 'largest_distance')} sizes of difference with "
+        f"{100 * head.level:g} % intervals; {what} {number(head.value)} "
+        f"({number(head.low)} to {number(head.high)}), noise alone stays below {number(float(null['q95']))} "
+        f"in 95 % of cases under the null: {null['name']}."
+    )
+
+
+def _forest(estimates: Sequence[Estimate], names: Sequence[str], label: str, title: str) -> Figure:
+    with style():
+        fig = figure(1.2 + 0.26 * len(names))
+        ax = fig.subplots()
+        y = np.arange(len(names))[::-1]
+        value = np.array([e.value for e in estimates])
+        low, high = np.array([e.low for e in estimates]), np.array([e.high for e in estimates])
+        noise = np.array([float((e.null or {})["q95"]) for e in estimates])
+        ax.hlines(y, low, high, color=OKABE_ITO["blue"], linewidth=1.4)
+        ax.plot(
+            value, y, "o", color=OKABE_ITO["blue"], markersize=4.5, label="noise taken off, with interval"
+        )
+        ax.plot(noise, y, "|", color=GREY, markersize=9, label="95 % of noise alone below")
+        ax.set_yticks(y, [shorten(n, 40) for n in names])
+        ax.set_ylim(-0.7, len(names) - 0.3)
+        ax.set_xlim(left=0)
+        ax.set_xlabel(label)
+        ax.set_title(title, loc="left")
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.18 - 0.4 / len(names)), ncols=2)
+    return fig
