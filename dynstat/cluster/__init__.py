@@ -15,6 +15,8 @@ _PUBLIC: dict[str, str] = {
     "Partition": "partition",
     "StabilityTest": "stability_null",
     "UnitFeatures": "unit_features",
+    "adjusted_mutual_information": "concordance",
+    "adjusted_rand": "concordance",
     "as_features": "features",
     "clusterboot": "stability",
     "cut_height": "linkage_trees",
@@ -38,6 +40,8 @@ __all__ = [
     "Partition",
     "StabilityTest",
     "UnitFeatures",
+    "adjusted_mutual_information",
+    "adjusted_rand",
     "as_features",
     "clusterboot",
     "cut_height",
@@ -62,6 +66,8 @@ def __getattr__(name: str) -> Any:
 
 if TYPE_CHECKING:
     from .centroids import kmeans as kmeans
+    from .concordance import adjusted_mutual_information as adjusted_mutual_information
+    from .concordance import adjusted_rand as adjusted_rand
     from .density import hdbscan as hdbscan
     from .dispersion import GapStatistic as GapStatistic
     from .dispersion import gap_statistic as gap_statistic

@@ -1,0 +1,249 @@
+"""How far two partitions agree, corrected for chance, with the exact p of no agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DynstatError
+from ..inference.estimate import Estimate
+from ..inference.resample import Rng
+from ..inference.unit_interval import unit_interval
+from .chance import INDICES, permutation_null
+from .partition import NOISE, Partition
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class PairedLabels:
+    """Two partitions of the same items as labels, noise dealt with."""
+
+    a: Codes
+    b: Codes
+    matched: Codes  # b in the order of a, noise as it was
+    items: int
+    noise: int
+    how: str
+
+
+def paired_labels(a: Any, b: Any, noise: str = "single") -> PairedLabels:
+    """Return the labels of two partitions item by item.
+
+    Partitions and Series are matched by their items; arrays by place.
+
+    Parameters
+    ----------
+    noise : {"single", "drop"}
+        Items that are noise (−1) in either: each a cluster of its own, or left out.
+
+    Raises
+    ------
+    DynstatError
+        S407 different items; S403 fewer than three items; S404 an unknown way with noise.
+    """
+    if noise not in ("single", "drop"):
+        raise DynstatError("S404", "unknown way with noise", found=noise, expected="single | drop")
+    first, second = _partition(a), _partition(b)
+    named = [hasattr(v, "items") and not isinstance(v, list | tuple | np.ndarray) for v in (a, b)]
+    labels = second.labels
+    if all(named) and first.items != second.items:
+        if set(first.items) != set(second.items):
+            apart = sorted(set(first.items) ^ set(second.items))
+            raise DynstatError(
+                "S407",
+                "the partitions are of different items",
+                found=", ".join(apart[:6]) + (", ..." if len(apart) > 6 else ""),
+                expected="the same items in both",
+                mend="keep the items they share",
+            )
+        place = {name: i for i, name in enumerate(second.items)}
+        labels = labels[[place[name] for name in first.items]]
+    if labels.size != first.labels.size:
+        raise DynstatError(
+            "S407",
+            "the partitions differ in length",
+            found=f"{first.labels.size} and {labels.size}",
+            expected="the same items in both",
+        )
+    bad = (first.labels == NOISE) | (labels == NOISE)
+    if noise == "drop":
+        x, y = first.labels[~bad], labels[~bad]
+    else:
+        x, y = _alone(first.labels), _alone(labels)
+    if x.size < 3:
+        raise DynstatError(
+            "S403",
+            "too few items to compare",
+            found=f"{x.size} items" + (f", {int(bad.sum())} noise left out" if noise == "drop" else ""),
+            expected="at least 3",
+        )
+    words = "noise as single items" if noise == "single" else "noise left out"
+    return PairedLabels(x, y, labels, int(x.size), int(bad.sum()), words)
+
+
+def _partition(value: Any) -> Partition:
+    return value if isinstance(value, Partition) else Partition.given(_series(value))
+
+
+def _series(value: Any) -> Any:
+    import pandas as pd
+
+    return pd.Series(value) if isinstance(value, Mapping) else value
+
+
+def _alone(labels: Codes) -> Codes:
+    out, bad = labels.copy(), labels == NOISE
+    out[bad] = labels.max(initial=-1) + 1 + np.arange(bad.sum())
+    return out
+
+
+def adjusted_rand(a: Any, b: Any, **options: Any) -> Estimate:
+    """Return the adjusted Rand index of two partitions, with its permutation p and, given draws, an interval.
+
+    1 for the same partition, 0 on average when labels are dealt at random. Equal to scikit-learn's and
+    mclust's.
+
+    Parameters
+    ----------
+    a, b : Partition, Series, mapping of item to label, or array_like
+        The same items, at least three.
+    draws : array_like of int, shape (B, items), optional
+        Labels of `a` in replicates of a bootstrap of units inside the items (prompts), reclustered.
+    draws_b : array_like of int, shape (B, items), optional
+        Labels of `b` in the same replicates, where `b` was made from the same units.
+    units : int
+        Number of units behind `draws`.
+    unit : str
+        What they are.
+    noise : {"single", "drop"}
+    permutations : int
+        Where p is not exact.
+    rng : Generator or int
+    level : float
+
+    Returns
+    -------
+    Estimate
+        ``ari``. The null beside it: p (one-sided), exact or drawn, the smallest p that these cluster sizes
+        allow, and the smallest index that reaches .05. Without `draws` there is no interval: one partition of
+        each kind says nothing of its error. (A jackknife over items treats items as a sample, and deleting
+        one item leaves the clusters as they were found: with few items it is far too short.)
+
+    Raises
+    ------
+    DynstatError
+        S403 fewer than three items; S404 arguments; S407 different items.
+
+    Examples
+    --------
+    >>> e = adjusted_rand([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1])
+    >>> round(e.value, 3), round(e.null["p"], 3)
+    (0.324, 0.4)
+    """
+    return compare("ari", a, b, **options)
+
+
+def adjusted_mutual_information(a: Any, b: Any, **options: Any) -> Estimate:
+    """Return the adjusted mutual information of two partitions; see :func:`adjusted_rand` for all options.
+
+    Normalised by the mean of the entropies. Equal to scikit-learn's. It weighs small clusters more than the
+    ARI does.
+    """
+    return compare("ami", a, b, **options)
+
+
+def compare(
+    index: str,
+    a: Any,
+    b: Any,
+    *,
+    draws: ArrayLike | None = None,
+    draws_b: ArrayLike | None = None,
+    units: int | None = None,
+    unit: str = "prompt",
+    noise: str = "single",
+    permutations: int = 9999,
+    rng: Rng = 0,
+    level: float = 0.95,
+    key: str = "",
+) -> Estimate:
+    """Return an index of agreement; :func:`adjusted_rand` says how."""
+    if permutations < 99:
+        raise DynstatError("S404", "too few permutations", found=permutations, expected="at least 99")
+    if not 0 < level < 1:
+        raise DynstatError("S404", "level must lie between 0 and 1", found=level)
+    pair = paired_labels(a, b, noise)
+    value = INDICES[index].of(pair.a, pair.b)
+    null = permutation_null(pair.a, pair.b, index, permutations=permutations, rng=rng)
+    beside = {
+        "name": "labels dealt to items at random",
+        "p": null.p(value),
+        "exact": null.exact,
+        "replicates": null.replicates,
+        "q95": null.quantile(0.95),
+        "smallest p": null.smallest_p,
+        "smallest index at .05": null.critical(0.05),
+        "largest index": float(null.values[-1]),
+    }
+    n = {"items": pair.items, "clusters a": len(set(pair.a)), "clusters b": len(set(pair.b))}
+    method = "cluster.agreement@1"
+    notes = {"noise": f"{pair.noise} items, {pair.how}"}
+    if draws is None:
+        why = "none (one partition of each kind; give draws)"
+        return Estimate(
+            key or index,
+            value,
+            np.nan,
+            np.nan,
+            level,
+            method,
+            why,
+            "item",
+            n,
+            target="panel",
+            seed=null.seed,
+            diagnostics=notes,
+            null=beside,
+        )
+    if units is None:
+        raise DynstatError("S404", "the number of units is not said", expected="units=")
+    moved = _draws_of(index, draws, draws_b, noise, pair)
+    return unit_interval(
+        key or index,
+        value,
+        moved,
+        bounds=(-1.0, 1.0),
+        level=level,
+        method=method,
+        unit=unit,
+        n=n | {"units": units},
+        seed=null.seed,
+        target="panel",
+        diagnostics=notes,
+        null=beside,
+    )
+
+
+def _draws_of(
+    index: str, draws: ArrayLike, draws_b: ArrayLike | None, noise: str, pair: PairedLabels
+) -> Array:
+    first = np.asarray(draws)
+    other = np.tile(pair.matched, (len(first), 1)) if draws_b is None else np.asarray(draws_b)
+    if first.ndim != 2 or first.shape != other.shape:
+        raise DynstatError(
+            "S407",
+            "draws are of other items",
+            found=f"{first.shape} and {other.shape}",
+            expected="(B, items)",
+        )
+    out = []
+    for x, y in zip(first, other, strict=True):
+        p = paired_labels(x, y, noise)
+        out.append(INDICES[index].of(p.a, p.b))
+    return np.array(out)
