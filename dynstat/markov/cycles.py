@@ -1,0 +1,430 @@
+"""Cycles: the probability that a state is left within h tokens, with end of text competing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import DynstatError, DynstatWarning
+from ..inference.estimate import Estimate
+from ..inference.resample import Resampler, Rng, as_generator, monte_carlo_p
+from ..inference.unit_interval import unit_interval
+from .competing import Incidence, incidence
+from .memoryless import (
+    constant_incidence,
+    fit_memoryless,
+    rearrange_within_runs,
+    simulate_memoryless,
+)
+from .run_groups import RunGroups
+from .spells import Spells, find_spells
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+    from .sequences import Sequences
+
+Floats = NDArray[np.float64]
+NULL = "memoryless two-state chain"
+SIDES = ("two-sided", "greater", "less")
+_QUANTITIES = ("reopening", "end_of_text", "kaplan_meier", "naive", "departure")
+_WORDS = {
+    "reopening": "reopens (Aalen-Johansen)",
+    "end_of_text": "text ends first",
+    "kaplan_meier": "1 - Kaplan-Meier (end of text censored)",
+    "naive": "naive share, whole record",
+    "departure": "reopens, less constant hazards",
+}
+
+
+@dataclass(frozen=True)
+class Reopening:
+    """How likely a state is left within h tokens. Made by :func:`reopening`; frozen.
+
+    Attributes
+    ----------
+    spells : Spells
+    within : int
+        h, in tokens.
+    curve : DataFrame
+        A row a group ("" for all) and step: step, n.risk, reopened, end_of_text (counts at the step),
+        estimate (Aalen–Johansen incidence of reopening), conf.low, conf.high, ended (incidence of end of
+        text), inside, kaplan.meier (one minus it), null.low, null.high (middle 95 % of the simulated chain
+        without memory).
+    nulls : DataFrame
+        A row a group, statistic and null: observed, mean, sd, q025, q975, p.
+    """
+
+    spells: Spells
+    within: int
+    curve: pd.DataFrame
+    nulls: pd.DataFrame
+    by: str | None
+    _estimates: dict[str, Estimate] = field(repr=False)
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Return reopening, end_of_text, kaplan_meier, naive, departure; then ``<one of these>.<group>``."""
+        return dict(self._estimates)
+
+    def tidy(self) -> pd.DataFrame:
+        """Return a row a group and quantity: group, term, estimate, conf.low, conf.high, n, p.value."""
+        rows = []
+        for key, e in self._estimates.items():
+            term, _, group = key.partition(".")
+            rows.append(
+                {
+                    "group": group,
+                    "term": term,
+                    "estimate": e.value,
+                    "conf.low": e.low,
+                    "conf.high": e.high,
+                    "spells": e.n["spells"],
+                    "p.value": (e.null or {}).get("p", np.nan),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def glance(self) -> pd.DataFrame:
+        """Return one row: state, within, spells, reopened, end_of_text, censored, left_open, runs, units."""
+        e = self._estimates["reopening"]
+        row = {"state": self.spells.state, "within": self.within, "spells": len(self.spells)}
+        return pd.DataFrame(
+            [row | self.spells.counts() | {"runs": len(self.spells.runs), "units": e.n["units"]}]
+        )
+
+    def plot(self, group: str = "") -> Figure:
+        """Draw the curve with its competitors, the memoryless null and the numbers at risk.
+
+        Parameters
+        ----------
+        group : str
+            A level of `by`; all together by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from ..plotting.cycles import reopening_curve
+
+        return reopening_curve(self, group)
+
+    def __str__(self) -> str:
+        e = self._estimates["reopening"]
+        table = self.tidy()
+        table["term"] = table["term"].map(_WORDS)
+        if self.by is None:
+            table = table.drop(columns="group")
+        null = e.null or {}
+        return "\n".join(
+            [
+                f"Reopening of {self.spells.state} within {self.within} tokens",
+                str(self.spells),
+                "",
+                table.to_string(index=False, float_format=lambda v: f"{v:.4g}", na_rep=""),
+                "",
+                f"{100 * e.level:g} % {e.interval}",
+                f"{null.get('name')}: mean {null.get('mean', np.nan):.4g}, {null.get('alternative')} "
+                f"p = {null.get('p', np.nan):.3g} ({null.get('how')}, {null.get('replicates')} replicates)",
+            ]
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def reopening(
+    data: xr.Dataset | Sequences | Spells,
+    codes: xr.DataArray | None = None,
+    *,
+    within: int,
+    state: str | None = None,
+    by: str | None = None,
+    unit: str = "prompt",
+    rates_by: str | None = None,
+    null: str = "within_runs",
+    alternative: str = "two-sided",
+    replicates: int = 999,
+    null_replicates: int = 999,
+    level: float = 0.95,
+    rng: Rng = 0,
+    method: str = "markov.reopening@1",
+) -> Reopening:
+    """Estimate the probability that a stay in a state ends within h tokens while the text goes on.
+
+    A stay starts where the state is entered; those open at a run's first token are left out. It reopens, or
+    end of text takes it (a competing event), or the token budget censors it. Estimator: Aalen–Johansen,
+    ``F(h) = Σ_{d≤h} S(d − 1) reopened(d)/at risk(d)``. Beside it: one minus Kaplan–Meier, which counts end of
+    text as censoring and so answers what would happen if texts never ended; the naive share of stays that
+    reopened in the record, which the budget pulls down; and ``departure``, F(h) less its value under hazards
+    that are constant within each group of `rates_by`.
+
+    Interval: bootstrap of the unit with all its runs. Null: a chain of two states without memory. Either each
+    run's stays and exits are put in a random order (``within_runs``: exact, every run has rates of its own;
+    the naive share cannot move), or runs are simulated from rates of entering, leaving and ending fitted to
+    each group of `rates_by`, with the observed first states and limits (``simulated``). The simulated one
+    takes differences between runs for memory. Both are in ``nulls``.
+
+    Parameters
+    ----------
+    data : xarray.Dataset, Sequences or Spells
+    codes : xarray.DataArray
+        With a dataset, see :func:`dynstat.markov.find_spells`.
+    within : int
+        h, in tokens, from 1.
+    state : str, optional
+        By default COLLAPSE, or what `codes` are named for.
+    by : str, optional
+        A label of runs (model, category): estimates for every level beside those of all.
+    unit : str
+        The label of the exchangeable unit.
+    rates_by : str, optional
+        Label of the groups with rates of their own; by default model, where runs carry it.
+    null : {"within_runs", "simulated"}
+        Which of the two gives the p of the estimates.
+    alternative : {"two-sided", "greater", "less"}
+        Of that p: greater for more reopening than without memory.
+    replicates, null_replicates : int
+        Of the bootstrap, and of each null; at least 99.
+    level : float
+    rng : Generator or int
+
+    Returns
+    -------
+    Reopening
+
+    Raises
+    ------
+    DynstatError
+        S404 arguments; S406 no stay with a known start; S407 unknown state or label; S403 one unit.
+
+    Warns
+    -----
+    DynstatWarning
+        Where h lies beyond the longest stay on record: the value is then NaN unless every stay had ended.
+
+    Notes
+    -----
+    Origin dynstat: Paper 2 gives a share of 84 % and says neither what ends a cycle nor what censors one.
+    Source: Aalen and Johansen 1978, Scand. J. Stat. 5: 141-150.
+    """
+    _check(within, null, alternative, replicates, null_replicates)
+    spells = data if isinstance(data, Spells) else find_spells(data, codes, state=state)
+    generator, seed = as_generator(rng)
+    horizon = max(int(spells.duration.max()), within)
+    cells = RunGroups.of(spells, by, rates_by)
+    resampler = Resampler.of(spells.codes(unit)[2])
+    u = resampler.n_units
+    if u < 2:
+        raise DynstatError("S403", "one unit cannot be resampled", where=unit, expected="at least 2")
+    cell = cells.of_run[spells.sequence]
+    per_unit = cells.count(spells, resampler, horizon)
+    everything = per_unit.sum(axis=0)
+    flat = per_unit.reshape(u, -1).astype(np.float64)
+    weights = resampler.weights(replicates, generator)
+    block = max(1, 4_000_000 // flat.shape[1])
+    boot = _collect(
+        ((weights[i : i + block] @ flat).reshape(-1, *everything.shape) for i in range(0, replicates, block)),
+        cells,
+        within,
+    )
+    chain = fit_memoryless(spells, cells.rate_of_run, cells.rates)
+    simulated = _collect(
+        simulate_memoryless(
+            chain, spells, cells.rate_of_run, cells.of_run, cells.n, horizon, null_replicates, generator
+        ),
+        cells,
+        within,
+    )
+    rearranged = _collect(
+        rearrange_within_runs(spells, cell, cells.n, horizon, null_replicates, generator), cells, within
+    )
+    observed = _collect(iter([everything[None]]), cells, within)
+    found: dict[str, Estimate] = {}
+    curves, nulls = [], []
+    for group in cells.groups:
+        rows = np.isin(cells.of_run, cells.members(group))
+        n = {
+            "spells": int(np.isin(cell, cells.members(group)).sum()),
+            "runs": int(rows.sum()),
+            "units": int(np.unique(resampler.units[rows]).size),
+        }
+        common: dict[str, Any] = {"level": level, "method": method, "unit": unit, "n": n, "seed": seed}
+        values = {q: float(observed[group][q][0]) for q in _QUANTITIES}
+        table = pd.concat(
+            [
+                _null_rows(group, values, simulated[group], "simulated", alternative),
+                _null_rows(group, values, rearranged[group], "within_runs", alternative),
+            ]
+        )
+        nulls.append(table)
+        for q in _QUANTITIES:
+            key = f"{q}.{group}" if group else q
+            # Order within runs cannot change how many stays reopen.
+            how = "simulated" if q == "naive" else null
+            beside = _beside(table, q, how, null_replicates, alternative)
+            found[key] = _interval(key, values[q], boot[group][q], common, beside, q)
+        curves.append(_curve(group, observed[group], boot[group], simulated[group], common))
+    if not np.isfinite(found["reopening"].value) or within > int(spells.duration.max()):
+        warnings.warn(
+            f"no stay in {spells.state} is on record for {within} tokens: the longest lasts "
+            f"{int(spells.duration.max())}"
+            + ("" if np.isfinite(found["reopening"].value) else ", and the probability is not known"),
+            DynstatWarning,
+            stacklevel=2,
+        )
+    return Reopening(
+        spells,
+        within,
+        pd.concat(curves, ignore_index=True),
+        pd.concat(nulls, ignore_index=True),
+        by,
+        found,
+    )
+
+
+def _check(within: int, null: str, alternative: str, replicates: int, null_replicates: int) -> None:
+    if isinstance(within, bool) or not isinstance(within, int | np.integer) or within < 1:
+        raise DynstatError("S404", "within counts tokens", found=within, expected="a whole number from 1")
+    if null not in ("within_runs", "simulated"):
+        raise DynstatError("S404", "unknown null", found=null, expected="within_runs | simulated")
+    if alternative not in SIDES:
+        raise DynstatError("S404", "unknown alternative", found=alternative, expected=" | ".join(SIDES))
+    if min(replicates, null_replicates) < 99:
+        raise DynstatError(
+            "S404", "too few replicates", found=min(replicates, null_replicates), expected="at least 99"
+        )
+
+
+def _collect(blocks: Iterable[NDArray[Any]], cells: RunGroups, within: int) -> dict[str, dict[str, Floats]]:
+    """Return every quantity and the curves of every group, a row a replicate."""
+    parts: dict[str, list[dict[str, Floats]]] = {g: [] for g in cells.groups}
+    for counts in blocks:
+        for g in cells.groups:
+            merged = cells.by_rate(counts, g)
+            curves: Incidence = incidence(merged.sum(axis=-3))
+            first, other, km = curves.at(within)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                departure = first - constant_incidence(merged, within)
+            parts[g].append(
+                {
+                    "reopening": first,
+                    "end_of_text": other,
+                    "kaplan_meier": km,
+                    "naive": curves.naive,
+                    "departure": departure,
+                    "curve": curves.incidence[..., 0],
+                    "ended": curves.incidence[..., 1],
+                    "km_curve": curves.kaplan_meier,
+                    "at_risk": curves.at_risk,
+                    "events": curves.events,
+                }
+            )
+    return {g: {k: np.concatenate([p[k] for p in ps]) for k in ps[0]} for g, ps in parts.items()}
+
+
+def _null_rows(
+    group: str, values: dict[str, float], draws: dict[str, Floats], null: str, alternative: str
+) -> pd.DataFrame:
+    rows = []
+    for q in _QUANTITIES:
+        if q == "naive" and null == "within_runs":
+            continue
+        # Rates are fitted to the data, so what is tested against simulation is the distance from them.
+        tested = "departure" if null == "simulated" and q == "reopening" else q
+        d = draws[q][np.isfinite(draws[q])]
+        t = draws[tested][np.isfinite(draws[tested])]
+        some = d.size > 1
+        rows.append(
+            {
+                "group": group,
+                "statistic": q,
+                "null": null,
+                "observed": values[q],
+                "mean": float(d.mean()) if some else np.nan,
+                "sd": float(d.std(ddof=1)) if some else np.nan,
+                "q025": float(np.quantile(d, 0.025)) if some else np.nan,
+                "q975": float(np.quantile(d, 0.975)) if some else np.nan,
+                "p": _p(values[tested], t, alternative) if some else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _p(observed: float, draws: Floats, alternative: str) -> float:
+    if not np.isfinite(observed):
+        return float("nan")
+    # Equal values must compare equal whatever the order of summation.
+    slack = 1e-12
+    above = monte_carlo_p(observed - slack, draws)
+    below = monte_carlo_p(-observed - slack, -draws)
+    if alternative == "greater":
+        return above
+    return below if alternative == "less" else min(1.0, 2 * min(above, below))
+
+
+def _beside(
+    table: pd.DataFrame, quantity: str, how: str, replicates: int, alternative: str
+) -> dict[str, Any]:
+    row = table[(table["statistic"] == quantity) & (table["null"] == how)].iloc[0]
+    words = {"within_runs": "order within runs permuted", "simulated": "runs simulated from fitted rates"}
+    return {
+        "name": NULL,
+        "how": words[how],
+        "p": float(row["p"]),
+        "alternative": alternative,
+        "replicates": replicates,
+        "mean": float(row["mean"]),
+        "sd": float(row["sd"]),
+        "q025": float(row["q025"]),
+        "q975": float(row["q975"]),
+    }
+
+
+def _interval(
+    key: str, value: float, draws: Floats, common: dict[str, Any], null: dict[str, Any] | None, quantity: str
+) -> Estimate:
+    if common["n"]["units"] < 2:
+        return Estimate(key, value, np.nan, np.nan, interval="none (one unit)", null=null, **common)
+    bounds = (-1.0, 1.0) if quantity == "departure" else (0.0, 1.0)
+    return unit_interval(key, value, draws, bounds=bounds, null=null, **common)
+
+
+def _curve(
+    group: str,
+    observed: dict[str, Floats],
+    boot: dict[str, Floats],
+    simulated: dict[str, Floats],
+    common: dict[str, Any],
+) -> pd.DataFrame:
+    f, ended = observed["curve"][0], observed["ended"][0]
+    limits = [_interval("", f[i], boot["curve"][:, i], common, None, "reopening") for i in range(f.size)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = np.nanquantile(simulated["curve"], [0.025, 0.975], axis=0)
+    return pd.DataFrame(
+        {
+            "group": group,
+            "step": np.arange(1, f.size + 1),
+            "n.risk": observed["at_risk"][0].astype(int),
+            "reopened": observed["events"][0, :, 0].astype(int),
+            "end_of_text": observed["events"][0, :, 1].astype(int),
+            "estimate": f,
+            "conf.low": [e.low for e in limits],
+            "conf.high": [e.high for e in limits],
+            "ended": ended,
+            "inside": 1.0 - f - ended,
+            "kaplan.meier": observed["km_curve"][0],
+            "null.low": low,
+            "null.high": high,
+        }
+    )
