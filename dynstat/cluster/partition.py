@@ -254,15 +254,15 @@ class Partition:
         -------
         matplotlib.figure.Figure
         """
-        from ..plotting import cluster_trees
+        from ..plotting.cluster_trees import draw
 
-        return cluster_trees.draw(self, **options)
+        return draw(self, **options)
 
-    def alt_text(self) -> str:
-        """Return what :meth:`plot` shows, in words and numbers."""
-        from ..plotting import cluster_trees
+    def alt_text(self, **options: Any) -> str:
+        """Return what :meth:`plot` shows with the same options, in words and numbers."""
+        from ..plotting.cluster_trees import describe
 
-        return cluster_trees.describe(self)
+        return describe(self, **options)
 
     def __str__(self) -> str:
         shown = {k: v for k, v in self.parameters.items() if v is not None}

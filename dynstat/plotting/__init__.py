@@ -16,6 +16,9 @@ _PUBLIC = {
     "shares_stacked": "shares_by_layer",
     "shares_table": "shares_by_layer",
     "caterpillar": "mixed",
+    "dendrogram": "cluster_trees",
+    "condensed_tree": "condensed_trees",
+    "partition_map": "partition_maps",
 }
 __all__ = list(_PUBLIC)
 
