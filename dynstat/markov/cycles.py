@@ -248,16 +248,20 @@ def reopening(
     rearranged = _collect(
         rearrange_within_runs(spells, cell, cells.n, horizon, null_replicates, generator), cells, within
     )
-    observed = _collect(iter([everything[None]]), cells, within)
+    observed = _collect([everything[None]], cells, within)
+    without = _collect([everything[None] - per_unit], cells, within)
     found: dict[str, Estimate] = {}
     curves, nulls = [], []
     for group in cells.groups:
         rows = np.isin(cells.of_run, cells.members(group))
+        own = np.unique(resampler.units[rows])
         n = {
             "spells": int(np.isin(cell, cells.members(group)).sum()),
             "runs": int(rows.sum()),
-            "units": int(np.unique(resampler.units[rows]).size),
+            "units": own.size,
         }
+        # A unit without a run of the group is none of its units.
+        left = {k: v[own] for k, v in without[group].items()}
         common: dict[str, Any] = {"level": level, "method": method, "unit": unit, "n": n, "seed": seed}
         values = {q: float(observed[group][q][0]) for q in _QUANTITIES}
         table = pd.concat(
@@ -272,8 +276,8 @@ def reopening(
             # Order within runs cannot change how many stays reopen.
             how = "simulated" if q == "naive" else null
             beside = _beside(table, q, how, null_replicates, alternative)
-            found[key] = _interval(key, values[q], boot[group][q], common, beside, q)
-        curves.append(_curve(group, observed[group], boot[group], simulated[group], common))
+            found[key] = _interval(key, values[q], boot[group][q], left[q], common, beside, q)
+        curves.append(_curve(group, observed[group], boot[group], left["curve"], simulated[group], common))
     if not np.isfinite(found["reopening"].value) or within > int(spells.duration.max()):
         warnings.warn(
             f"no stay in {spells.state} is on record for {within} tokens: the longest lasts "
@@ -391,23 +395,32 @@ def _beside(
 
 
 def _interval(
-    key: str, value: float, draws: Floats, common: dict[str, Any], null: dict[str, Any] | None, quantity: str
+    key: str,
+    value: float,
+    draws: Floats,
+    left: Floats,
+    common: dict[str, Any],
+    null: dict[str, Any] | None,
+    quantity: str,
 ) -> Estimate:
     if common["n"]["units"] < 2:
         return Estimate(key, value, np.nan, np.nan, interval="none (one unit)", null=null, **common)
     bounds = (-1.0, 1.0) if quantity == "departure" else (0.0, 1.0)
-    return unit_interval(key, value, draws, bounds=bounds, null=null, **common)
+    return unit_interval(key, value, draws, jackknife=left, bounds=bounds, null=null, **common)
 
 
 def _curve(
     group: str,
     observed: dict[str, Floats],
     boot: dict[str, Floats],
+    left: Floats,
     simulated: dict[str, Floats],
     common: dict[str, Any],
 ) -> pd.DataFrame:
     f, ended = observed["curve"][0], observed["ended"][0]
-    limits = [_interval("", f[i], boot["curve"][:, i], common, None, "reopening") for i in range(f.size)]
+    limits = [
+        _interval("", f[i], boot["curve"][:, i], left[:, i], common, None, "reopening") for i in range(f.size)
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanquantile(simulated["curve"], [0.025, 0.975], axis=0)
