@@ -7,52 +7,68 @@ from typing import TYPE_CHECKING, Any
 
 # Public names by the module that holds them.
 _PUBLIC: dict[str, str] = {
+    "Agreement": "agreement_table",
+    "AnomalyTest": "influence",
     "ClusterStability": "stability",
     "DipTest": "unimodality",
     "Features": "features",
+    "Fragmentation": "fragments",
     "GapStatistic": "dispersion",
     "LargestGap": "largest_gap",
+    "LeaveOneOut": "influence",
     "Partition": "partition",
     "StabilityTest": "stability_null",
     "UnitFeatures": "unit_features",
     "adjusted_mutual_information": "concordance",
     "adjusted_rand": "concordance",
+    "agreement": "agreement_table",
+    "anomaly_test": "influence",
     "as_features": "features",
     "clusterboot": "stability",
     "cut_height": "linkage_trees",
     "cut_tree": "linkage_trees",
     "dip_test": "unimodality",
+    "fragmentation": "fragments",
     "gap_statistic": "dispersion",
     "gaussian_mixture": "mixtures",
     "hdbscan": "density",
     "hierarchical": "linkage_trees",
     "kmeans": "centroids",
     "largest_gap_test": "largest_gap",
+    "leave_one_out": "influence",
     "stability_test": "stability_null",
     "structureless": "structureless",
 }
 __all__ = [
+    "Agreement",
+    "AnomalyTest",
     "ClusterStability",
     "DipTest",
     "Features",
+    "Fragmentation",
     "GapStatistic",
     "LargestGap",
+    "LeaveOneOut",
     "Partition",
     "StabilityTest",
     "UnitFeatures",
     "adjusted_mutual_information",
     "adjusted_rand",
+    "agreement",
+    "anomaly_test",
     "as_features",
     "clusterboot",
     "cut_height",
     "cut_tree",
     "dip_test",
+    "fragmentation",
     "gap_statistic",
     "gaussian_mixture",
     "hdbscan",
     "hierarchical",
     "kmeans",
     "largest_gap_test",
+    "leave_one_out",
     "stability_test",
     "structureless",
 ]
@@ -65,6 +81,8 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
+    from .agreement_table import Agreement as Agreement
+    from .agreement_table import agreement as agreement
     from .centroids import kmeans as kmeans
     from .concordance import adjusted_mutual_information as adjusted_mutual_information
     from .concordance import adjusted_rand as adjusted_rand
@@ -73,6 +91,12 @@ if TYPE_CHECKING:
     from .dispersion import gap_statistic as gap_statistic
     from .features import Features as Features
     from .features import as_features as as_features
+    from .fragments import Fragmentation as Fragmentation
+    from .fragments import fragmentation as fragmentation
+    from .influence import AnomalyTest as AnomalyTest
+    from .influence import LeaveOneOut as LeaveOneOut
+    from .influence import anomaly_test as anomaly_test
+    from .influence import leave_one_out as leave_one_out
     from .largest_gap import LargestGap as LargestGap
     from .largest_gap import largest_gap_test as largest_gap_test
     from .linkage_trees import cut_height as cut_height
