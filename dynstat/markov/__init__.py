@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 _PUBLIC: dict[str, str] = {
     "ChainTest": "chain_test",
     "DurationDependence": "duration",
+    "Dwell": "sojourns",
+    "FirstVisits": "visiting_order",
     "HazardModel": "hazard_models",
+    "Motifs": "conserved",
     "Reopening": "cycles",
     "Sequences": "sequences",
     "Spells": "spells",
@@ -17,8 +20,12 @@ _PUBLIC: dict[str, str] = {
     "count_transitions": "counts",
     "discrete_hazard": "hazard_models",
     "duration_dependence": "duration",
+    "dwell": "sojourns",
     "find_spells": "spells",
+    "first_visits": "visiting_order",
     "homogeneity_test": "homogeneity",
+    "motifs": "enrichment",
+    "null_sequences": "surrogates",
     "order_test": "order",
     "reopening": "cycles",
     "stationarity_test": "stationarity",
@@ -28,7 +35,10 @@ _PUBLIC: dict[str, str] = {
 __all__ = [
     "ChainTest",
     "DurationDependence",
+    "Dwell",
+    "FirstVisits",
     "HazardModel",
+    "Motifs",
     "Reopening",
     "Sequences",
     "Spells",
@@ -36,8 +46,12 @@ __all__ = [
     "count_transitions",
     "discrete_hazard",
     "duration_dependence",
+    "dwell",
     "find_spells",
+    "first_visits",
     "homogeneity_test",
+    "motifs",
+    "null_sequences",
     "order_test",
     "reopening",
     "stationarity_test",
@@ -54,13 +68,18 @@ def __getattr__(name: str) -> Any:
 
 if TYPE_CHECKING:
     from .chain_test import ChainTest
+    from .conserved import Motifs
     from .counts import count_transitions
     from .cycles import Reopening, reopening
     from .distance import TransitionDistances, transition_distance
     from .duration import DurationDependence, duration_dependence
+    from .enrichment import motifs
     from .hazard_models import HazardModel, discrete_hazard
     from .homogeneity import homogeneity_test
     from .order import order_test
     from .sequences import Sequences, unit_codes
+    from .sojourns import Dwell, dwell
     from .spells import Spells, find_spells
     from .stationarity import stationarity_test
+    from .surrogates import null_sequences
+    from .visiting_order import FirstVisits, first_visits
