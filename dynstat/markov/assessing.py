@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import DynstatError, DynstatWarning
 from ..inference.adjusted import holm
-from ..inference.estimate import Estimate
+from ..inference.estimate import AdjustedDrawsPivot, Estimate
 from ..inference.resample import Resampler
-from ..inference.unit_interval import unit_interval
 from .chain_test import ChainTest
 from .contingency import chi_square_p, phi_square, statistics, total_variation
 from .permuting import NullDraws
@@ -59,12 +58,13 @@ def chunks(replicates: int, cells: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class NullTables:
-    """Tables under the null, in chunks, and what that null is called."""
+    """Tables under the null, in chunks, and what that null is called; `keeps`: see :func:`noise_free`."""
 
     tables: Iterable[Array]
     name: str
     exact: bool
     total: float
+    keeps: bool = False
 
 
 def check_options(statistic: str, null: str, nulls: tuple[str, ...], replicates: int, bootstrap: int) -> None:
@@ -78,9 +78,49 @@ def check_options(statistic: str, null: str, nulls: tuple[str, ...], replicates:
             raise DynstatError("S404", f"too few {name}", found=value, expected="at least 99")
 
 
-def noise_free(square: Array | float, noise: Array | float) -> Array:
-    """Return √max(0, square − noise): an amount with the mean square of its noise taken off."""
-    return np.sqrt(np.maximum(np.asarray(square) - noise, 0.0))
+def noise_free(
+    square: Array, drawn: Array, null: Array, units: int, *, keeps: bool = False
+) -> tuple[Array, Array, Array]:
+    """Take the noise off squared amounts, and off their bootstrap replicates.
+
+    What drawing units adds to a square, b, is what the data's own noise has added to it; under the null it is
+    never more than the null's mean N. amount = √max(0, square − min(b, N)), replicates
+    √max(0, drawn − b − min(b, N)): N alone would be too much where groups differ, as the null mixes them.
+
+    Parameters
+    ----------
+    square : ndarray, shape (...)
+    drawn : ndarray, shape (replicates, ...)
+    null : ndarray, shape (...)
+        N, the mean square under the null.
+    units : int
+        Drawn at a time: b is enlarged by units/(units − 1).
+    keeps : bool
+        The null keeps more than noise (order: what mixing sequences gives); then all of N is taken off.
+
+    Returns
+    -------
+    tuple
+        Amounts, replicates, squared noise taken off the amounts.
+    """
+    added = np.maximum(drawn.mean(axis=0) - square, 0.0) * units / (units - 1)
+    off = np.asarray(null if keeps else np.minimum(added, null))
+    return _root(square - off), _root(drawn - added - off), off
+
+
+def _root(x: Array) -> Array:
+    return np.asarray(np.sqrt(np.maximum(x, 0.0)))
+
+
+def amount(key: str, value: float, draws: Array, *, unit: str, n: Mapping[str, int], **rest: Any) -> Estimate:
+    """Return an amount that may well be 0 with its interval: quantiles of unit-bootstrap draws, t tails.
+
+    A t pivot on the logit scale, as for probabilities inside their bounds, could never reach 0.
+    """
+    units = int(n["units"])
+    how = f"bootstrap of {units} units of {unit}, expanded percentile, t({units - 1})"
+    pivot = AdjustedDrawsPivot(tuple(draws.tolist()), units)
+    return Estimate.from_pivot(key, value, pivot, interval=how, unit=unit, n=dict(n), target="panel", **rest)
 
 
 def assess(
@@ -123,6 +163,10 @@ def assess(
             found="one next state, or one row with counts, in every table",
             expected="a state that is left from two rows for two next states",
         )
+    if resampler.n_units < 2:
+        raise DynstatError(
+            "S403", f"one {unit} alone", where="unit", found=resampler.levels[0], expected="at least two"
+        )
     drawn = measure(null.tables)
     whole = {
         s: NullDraws(drawn.of(s).sum(axis=1), float(observed.of(s).sum()), null.exact) for s in STATISTICS
@@ -138,7 +182,7 @@ def assess(
         )
     boot = _bootstrap(unit_tables, resampler, bootstrap, rng)
     n = {**n, "units": resampler.n_units}
-    common: dict[str, Any] = {"level": level, "unit": unit, "n": n, "seed": seed, "bounds": (0.0, 1.0)}
+    common: dict[str, Any] = {"level": level, "unit": unit, "n": n, "seed": seed}
     effects = {
         "cramers_v": _effect("cramers_v", observed.phi2, drawn.phi2, boot.phi2, key, null, common),
         "total_variation": _effect(
@@ -221,20 +265,18 @@ def _effect(
     null: NullTables,
     common: Mapping[str, Any],
 ) -> Estimate:
-    """Return the root of a squared size less its mean under the null.
-
-    Replicates carry noise twice, from the data and from drawing units: twice that mean is taken off.
-    """
+    """Return the root of a squared size, its noise taken off, with interval and null."""
     square = float(observed[0])
-    noise = float(drawn.mean())
+    value, draws, noise = noise_free(
+        observed[0], boot, drawn.mean(), int(common["n"]["units"]), keeps=null.keeps
+    )
     beside = NullDraws(np.sqrt(drawn), float(np.sqrt(square)), null.exact).summary(null.name)
-    return unit_interval(
+    return amount(
         key,
-        float(noise_free(square, noise)),
-        noise_free(boot, 2 * noise),
+        float(value),
+        draws,
         method=method,
         diagnostics={"plain": float(np.sqrt(square)), "noise": float(np.sqrt(noise))},
         null=beside,
-        target="panel",
         **common,
     )

@@ -15,9 +15,8 @@ from ..errors import DynstatError
 from ..inference.adjusted import holm
 from ..inference.estimate import Estimate
 from ..inference.resample import Resampler, Rng, as_generator
-from ..inference.unit_interval import unit_interval
 from ..inference.wording import p_equals
-from .assessing import chunks, noise_free
+from .assessing import amount, chunks, noise_free
 from .homogeneity import permuted_tables
 from .permuting import NullDraws, arrange
 from .sequences import Sequences
@@ -143,11 +142,11 @@ def transition_distance(
     d(a, b) = Σ_i w_i · ½ Σ_j |P_a,ij − P_b,ij| over states i that both leave, w_i the mean of the two groups'
     shares of transitions out of i, scaled to sum 1: the mean total variation of a step. In [0, 1].
 
-    Noise alone gives d > 0. It is taken off as √max(0, d² − mean of d² under the null of the pair), the two
-    groups' labels exchanged unit by unit at random. The largest distance is the largest of these. Interval:
-    bootstrap of units; as replicates carry noise twice, twice that mean is taken off theirs. Null of the
-    largest: labels of all groups permuted within every unit, on distances with their noise, so that it asks
-    whether any two groups differ at all.
+    Noise alone gives d > 0, and more so the largest of many. It is taken off each pair and the largest as
+    √max(0, d² − min(b, N)): b what drawing units adds to d², N its mean under the null. The null of a pair
+    exchanges its two labels unit by unit at random; that of the largest permutes all labels within every
+    unit, and asks whether any two groups differ at all. Interval: bootstrap of units, replicates
+    √max(0, d*² − b − min(b, N)), quantiles with t tails.
 
     Parameters
     ----------
@@ -213,17 +212,18 @@ def transition_distance(
         _exchanged(counts[:, [a, b]], present[:, [a, b]], replicates, generator)
         for a, b in zip(first, second, strict=True)
     ]
-    noise = np.array([np.mean(d**2) for d, _ in pair_null])
     resampler = Resampler(of, units, np.zeros(len(units), dtype=np.intp))
-    boot = noise_free(_bootstrap(counts, first, second, resampler, bootstrap, generator) ** 2, 2 * noise)
-    values = noise_free(observed**2, noise)
+    drawn = _bootstrap(counts, first, second, resampler, bootstrap, generator)
+    pair_means = np.array([np.mean(d**2) for d, _ in pair_null])
+    values, boot, noise = noise_free(observed**2, drawn**2, pair_means, len(units))
+    top_value, top_boot, top_noise = noise_free(
+        observed.max() ** 2, drawn.max(axis=1) ** 2, np.mean(largest_null**2), len(units)
+    )
     common: dict[str, Any] = {
-        "bounds": (0.0, 1.0),
         "level": level,
         "method": method,
         "unit": unit,
         "seed": seed,
-        "target": "panel",
         "n": {
             "sequences": len(sequences),
             "transitions": int(tables.sum()),
@@ -235,7 +235,7 @@ def transition_distance(
     for i, (a, b) in enumerate(zip(first, second, strict=True)):
         draws, exact = pair_null[i]
         null = NullDraws(draws, float(observed[i]), exact)
-        pairs[groups[a], groups[b]] = unit_interval(
+        pairs[groups[a], groups[b]] = amount(
             f"distance.{groups[a]}|{groups[b]}",
             float(values[i]),
             boot[:, i],
@@ -244,14 +244,15 @@ def transition_distance(
             **common,
         )
     adjusted = holm([(e.null or {})["p"] for e in pairs.values()])
-    top = int(np.argmax(values))
+    top = int(np.argmax(observed))
     whole = NullDraws(largest_null, float(observed.max()), omnibus.exact)
-    largest = unit_interval(
+    largest = amount(
         "largest_distance",
-        float(values.max()),
-        boot.max(axis=1),
+        float(top_value),
+        top_boot,
         diagnostics={
             "plain": float(observed.max()),
+            "noise": float(np.sqrt(top_noise)),
             "pair": f"{groups[first[top]]} and {groups[second[top]]}",
         },
         null=whole.summary(omnibus.name),

@@ -107,7 +107,7 @@ def order_test(
         key=method,
         statistic=statistic,
         unit_tables=tables,
-        null=NullTables(made, name, False, np.inf),
+        null=NullTables(made, name, False, np.inf, keeps=True),
         resampler=Resampler(of, units, np.zeros(len(units), dtype=np.intp)),
         layers=alone if order == 0 else layer_names(sequences.states, strata),
         groups=sequences.states,

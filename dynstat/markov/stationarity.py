@@ -76,8 +76,6 @@ def stationarity_test(
     block, names = _blocks(sequences, parts, blocks)
     of, units = label_codes(sequences, unit, what="unit")
     stratum, strata = label_codes(sequences, within, what="within") if within else (np.zeros_like(of), ("",))
-    if len(units) < 2:
-        raise DynstatError("S403", f"one {unit} alone", where="unit", found=units[0], expected="at least two")
     k, s = len(sequences.states), parts.sequence
     tables = tabulate(
         parts.codes,

@@ -198,7 +198,7 @@ def test_identical_groups_differ_by_nothing():
 
 
 def test_a_difference_is_found_and_named_by_state():
-    s = panel(models=4, prompts=30, shift=0.15)
+    s = panel(models=4, prompts=30, shift=0.3)
     result = homogeneity_test(s, "category", replicates=499, bootstrap=199)
     assert result.p_value <= 0.01
     e = result.estimates()["total_variation"]
