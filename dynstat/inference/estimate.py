@@ -160,7 +160,46 @@ class AdjustedDrawsPivot:
         return float(special.ndtr(z))
 
 
-Pivot = TPivot | DrawsPivot | AdjustedDrawsPivot
+@dataclass(frozen=True)
+class BetaPivot:
+    """A Beta posterior of a probability: limits are its quantiles, p-values its tails.
+
+    Attributes
+    ----------
+    a, b : float
+        Parameters of the posterior.
+    closed : {"", "lower", "upper"}
+        The side on which no limit lies inside: 0 without an event, 1 with nothing else.
+    """
+
+    a: float
+    b: float
+    closed: Literal["", "lower", "upper"] = ""
+
+    def limit(self, alpha: float, side: Side) -> float:
+        """Return the one-sided limit at level 1 − alpha."""
+        if side == self.closed:
+            return 0.0 if side == "lower" else 1.0
+        return float(special.betaincinv(self.a, self.b, 1 - alpha if side == "upper" else alpha))
+
+    def p_above(self, value: float) -> float:
+        """Return the posterior chance of at most `value`; 1 where no limit lies below."""
+        return (
+            1.0
+            if self.closed == "lower"
+            else float(special.betainc(self.a, self.b, np.clip(value, 0.0, 1.0)))
+        )
+
+    def p_below(self, value: float) -> float:
+        """Return the posterior chance of at least `value`; 1 where no limit lies above."""
+        return (
+            1.0
+            if self.closed == "upper"
+            else float(special.betaincc(self.a, self.b, np.clip(value, 0.0, 1.0)))
+        )
+
+
+Pivot = TPivot | DrawsPivot | AdjustedDrawsPivot | BetaPivot
 
 
 @dataclass(frozen=True)

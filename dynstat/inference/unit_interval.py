@@ -37,7 +37,7 @@ def unit_interval(
     value : float
         The estimate on all units.
     draws : array_like, shape (B,)
-        Replicates. Those that are not finite are left out and counted in the diagnostics as ``undefined``.
+        Replicates. NaN are left out and counted in the diagnostics as ``undefined``; infinities stay.
     jackknife : array_like, shape (units,), optional
         The estimate without one unit at a time.
     bounds : tuple of float
@@ -53,7 +53,8 @@ def unit_interval(
     Returns
     -------
     Estimate
-        NaN limits and no pivot where the value or more than half the draws are not finite.
+        NaN limits and no pivot where the value is not finite, more than half the draws are NaN, or more than
+        2.5 % infinite.
 
     Notes
     -----
@@ -101,10 +102,11 @@ def unit_interval(
             "S403", "one unit cannot be resampled", where=unit, found=units, expected="at least 2"
         )
     every = np.asarray(draws, dtype=np.float64).ravel()
-    finite = every[np.isfinite(every)]
-    notes = {"replicates": int(every.size), "undefined": int(every.size - finite.size)} | dict(
-        diagnostics or {}
-    )
+    kept = every[~np.isnan(every)]
+    notes: dict[str, Any] = {"replicates": int(every.size), "undefined": int(every.size - kept.size)}
+    if infinite := int(np.isinf(kept).sum()):
+        notes["infinite"] = infinite
+    notes |= dict(diagnostics or {})
     rest: dict[str, Any] = {
         "method": method,
         "unit": unit,
@@ -114,10 +116,16 @@ def unit_interval(
         "diagnostics": notes,
         "null": null,
     }
-    if not np.isfinite(value) or finite.size < max(2, every.size / 2):
-        why = "the value is undefined" if not np.isfinite(value) else "undefined in most replicates"
+    why = ""
+    if not np.isfinite(value):
+        why = "the value is undefined"
+    elif kept.size < max(2, every.size / 2):
+        why = "undefined in most replicates"
+    elif infinite > 0.025 * kept.size:
+        why = "infinite in over 2.5 % of the replicates"
+    if why:
         return Estimate(key, float(value), np.nan, np.nan, level, interval=f"none ({why})", **rest)
-    pivot, words = _pivot(float(value), finite, jackknife, bounds, units)
+    pivot, words = _pivot(float(value), kept, jackknife, bounds, units)
     how = f"bootstrap of {units} units of {unit}, {words}"
     return Estimate.from_pivot(key, value, pivot, level=level, interval=how, **rest)
 
@@ -142,7 +150,7 @@ def _pivot(
     with np.errstate(invalid="ignore"):
         se = float((upper - lower) / (2 * special.ndtri(0.975)) * np.sqrt(units / (units - 1)))
     words = f"t({units - 1}), {scale} scale"
-    if not np.isfinite(se):
+    if not np.isfinite(se) and scale != "identity":
         # Too many draws at a bound: the spread on the raw scale, carried over by the derivative.
         slope = {"logit": (high - low) / ((value - low) * (high - value)), "log": 1 / (value - low)}[scale]
         left = None if jackknife is None else np.asarray(jackknife, dtype=np.float64)
@@ -150,7 +158,7 @@ def _pivot(
             raw = float(np.sqrt((left.size - 1) / left.size * np.sum((left - left.mean()) ** 2)))
             words += ", jackknife"
         else:
-            raw = float(np.std(draws, ddof=1) * np.sqrt(units / (units - 1)))
+            raw = float(np.std(draws[np.isfinite(draws)], ddof=1) * np.sqrt(units / (units - 1)))
         se, words = raw * slope, words + " by the delta method"
     return TPivot(centre, se, units - 1, scale, bounds, span), words
 

@@ -12,11 +12,13 @@ _PUBLIC: dict[str, str] = {
     "Dwell": "sojourns",
     "FirstVisits": "visiting_order",
     "HazardModel": "hazard_models",
+    "MarkovChain": "chain_result",
     "Motifs": "conserved",
     "Reopening": "cycles",
     "Sequences": "sequences",
     "Spells": "spells",
     "TransitionDistances": "distance",
+    "chain": "estimation",
     "count_transitions": "counts",
     "discrete_hazard": "hazard_models",
     "duration_dependence": "duration",
@@ -38,11 +40,13 @@ __all__ = [
     "Dwell",
     "FirstVisits",
     "HazardModel",
+    "MarkovChain",
     "Motifs",
     "Reopening",
     "Sequences",
     "Spells",
     "TransitionDistances",
+    "chain",
     "count_transitions",
     "discrete_hazard",
     "duration_dependence",
@@ -67,6 +71,7 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
+    from .chain_result import MarkovChain
     from .chain_test import ChainTest
     from .conserved import Motifs
     from .counts import count_transitions
@@ -74,6 +79,7 @@ if TYPE_CHECKING:
     from .distance import TransitionDistances, transition_distance
     from .duration import DurationDependence, duration_dependence
     from .enrichment import motifs
+    from .estimation import chain
     from .hazard_models import HazardModel, discrete_hazard
     from .homogeneity import homogeneity_test
     from .order import order_test
