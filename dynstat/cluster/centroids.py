@@ -14,7 +14,7 @@ from .features import as_features
 from .partition import Array, Labels, Partition, check_k, fewer_items, in_order
 
 
-def kmeans(data: Any, k: int, *, n_init: int = 25, rng: Rng = 0) -> Partition:
+def kmeans(data: Any, k: int, *, n_init: int = 10, rng: Rng = 0) -> Partition:
     """Cluster items around k means: the best of `n_init` starts of Lloyd's algorithm from k-means++ seeds.
 
     Parameters

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DynstatError, DynstatWarning
-from .distances import check_metric, distances
+from .distances import check_distance, check_metric, distances
 from .features import as_features
 from .partition import NOISE, Array, Labels, Partition, fewer_items, in_order
+
+_ALL_DISTANCES = 2000
 
 
 def hdbscan(
@@ -83,12 +85,12 @@ def hdbscan(
             DynstatWarning,
             stacklevel=2,
         )
-    model = HDBSCAN(**_arguments(parameters), gen_min_span_tree=True)
+    model = HDBSCAN(**_arguments(parameters, n), gen_min_span_tree=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Items that coincide have infinite density; 0/0 in the scores then stands for "not apart".
         with np.errstate(all="ignore"):
-            model.fit(distances(values, metric, features.items))
+            model.fit(_fed(values, parameters, features.items))
             scores = np.nan_to_num(np.asarray(model.outlier_scores_, dtype=np.float64))
             validity = float(model.relative_validity_)
     raw = model.labels_
@@ -117,26 +119,37 @@ def clusterer(parameters: Mapping[str, Any], n_clusters: int) -> Callable[[Array
     """Return the function that :meth:`Partition.recluster` calls."""
     from hdbscan.hdbscan_ import hdbscan as fit
 
-    arguments, metric = _arguments(parameters), parameters["metric"]
-
     def run(values: Array) -> Labels:
-        if len(values) < parameters["min_cluster_size"]:
-            return np.full(len(values), NOISE, dtype=np.intp)
-        return in_order(fit(distances(values, metric), **arguments)[0])
+        n = len(values)
+        if n < parameters["min_cluster_size"]:
+            return np.full(n, NOISE, dtype=np.intp)
+        return in_order(fit(_fed(values, parameters), **_arguments(parameters, n))[0])
 
     return run
 
 
-def _arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _by_tree(parameters: Mapping[str, Any], n: int) -> bool:
+    """Whether all distances would take more memory than they are worth."""
+    return n > _ALL_DISTANCES and parameters["metric"] == "euclidean"
+
+
+def _fed(values: Array, parameters: Mapping[str, Any], items: tuple[str, ...] = ()) -> Array:
+    if _by_tree(parameters, len(values)):
+        return values
+    return distances(values, parameters["metric"], items)
+
+
+def _arguments(parameters: Mapping[str, Any], n: int) -> dict[str, Any]:
+    tree = _by_tree(parameters, n)
     return {
         "min_cluster_size": parameters["min_cluster_size"],
         "min_samples": parameters["min_samples"],
         "cluster_selection_method": parameters["selection"],
         "cluster_selection_epsilon": parameters["epsilon"],
         "allow_single_cluster": parameters["allow_single_cluster"],
-        # Every distance is computed, so the tree is exact and copies have distance 0.
-        "metric": "precomputed",
-        "algorithm": "generic",
+        # Both ways the spanning tree is exact, and copies have distance 0.
+        "metric": "euclidean" if tree else "precomputed",
+        "algorithm": "prims_kdtree" if tree else "generic",
         "core_dist_n_jobs": 1,
     }
 
@@ -156,8 +169,7 @@ def _checked(
         )
     if selection not in ("eom", "leaf"):
         raise DynstatError("S404", "unknown selection of clusters", found=selection, expected="eom | leaf")
-    if not (np.isfinite(epsilon) and epsilon >= 0):
-        raise DynstatError("S404", "epsilon is no distance", found=epsilon, expected="a number from 0")
+    check_distance(epsilon, "epsilon")
     check_metric(metric)
     return {
         "min_cluster_size": int(size),

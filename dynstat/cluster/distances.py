@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import DynstatError
@@ -28,6 +30,12 @@ def check_metric(metric: str) -> None:
     """Raise S404 for a metric that is not one of :data:`METRICS`."""
     if metric not in METRICS:
         raise DynstatError("S404", "unknown metric", found=metric, expected=" | ".join(METRICS))
+
+
+def check_distance(value: Any, name: str) -> None:
+    """Raise S404 for what is no number from 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+        raise DynstatError("S404", f"{name} is no distance", found=value, expected="a number from 0")
 
 
 def condensed(values: Array, metric: str, items: tuple[str, ...] = ()) -> Array:

@@ -113,7 +113,9 @@ def _labelled(data: Any, item: str | None) -> Features:
         _numeric(data)
         names = [" ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in data.columns]
         kind = item or _name(data.index)
-        return Features(data.to_numpy(dtype=np.float64), _labels(data.index), tuple(names), kind)
+        return Features(
+            data.to_numpy(dtype=np.float64, na_value=np.nan), _labels(data.index), tuple(names), kind
+        )
     if hasattr(data, "dims") and hasattr(data, "coords"):
         array = data if data.ndim == 2 else data.expand_dims(feature=[str(data.name or "value")], axis=-1)
         if array.ndim != 2:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DynstatError, DynstatWarning
-from .distances import check_metric, condensed
+from .distances import check_distance, check_metric, condensed
 from .features import as_features
 from .partition import Array, Labels, Partition, check_k, fewer_items
 
@@ -66,7 +66,7 @@ def hierarchical(
     ------
     DynstatError
         S404 for a linkage or metric that is not there or does not fit, or not one cut; S405 for fewer items
-        than clusters, or distances that have no value.
+        than clusters, distances that have no value, or a gap where all merges stand at one height.
     """
     features = as_features(data)
     _check_linkage(method, metric)
@@ -80,8 +80,8 @@ def hierarchical(
         )
     if k is not None:
         k = check_k(k, n, features.item)
-    if height is not None and not (np.isfinite(height) and height >= 0):
-        raise DynstatError("S404", "no height to cut at", found=height, expected="a number from 0")
+    if height is not None:
+        check_distance(height, "height")
     if n < 2 or (gap and n < 3):
         raise fewer_items(n, 3 if gap else 2, features.item)
     tree = linkage_tree(features.values, method, metric, features.items)
@@ -96,6 +96,13 @@ def hierarchical(
                 expected="k=, or a linkage without inversions",
             )
         warnings.warn(f"{what}; the cut follows the order of merges", DynstatWarning, stacklevel=2)
+    if gap and np.ptp(tree[:, 2]) <= 1e-12 * tree[-1, 2]:
+        raise DynstatError(
+            "S405",
+            "all merges stand at one height: there is no gap to cut at",
+            found=f"{features.item}s at equal distances",
+            mend="cut by k= or height=",
+        )
     if gap:
         labels = cut_tree(tree, largest_jump(tree[:, 2]))
     elif height is not None:

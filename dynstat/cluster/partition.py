@@ -204,6 +204,10 @@ class Partition:
         made: Callable[[Array], Labels] = module.clusterer(self.parameters, self.n_clusters)
         return made
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The function that reclusters is made anew where it is needed: functions do not travel.
+        return {k: v for k, v in self.__dict__.items() if k != "_clusterer"}
+
     def tidy(self) -> pd.DataFrame:
         """Return a row a cluster: cluster, size, members, and persistence or mean probability; noise last."""
         rows: list[dict[str, Any]] = []

@@ -1,5 +1,6 @@
 """Partitions: R's hclust, cutree, kmeans and mclust, slow versions, and invariances."""
 
+import copy
 import json
 import warnings
 from pathlib import Path
@@ -193,7 +194,7 @@ def test_the_mixture_has_the_least_bic_and_posteriors():
     assert part.statistics["bic"] == part.criterion["bic"].min()
     assert part.probabilities.min() > 0.9
     assert part.recluster(PLANTED.to_numpy()).tolist() == part.labels.tolist()
-    one = gaussian_mixture(np.random.default_rng(0).normal(size=(60, 2)))
+    one = gaussian_mixture(np.random.default_rng(0).normal(size=(60, 2)), [1, 2, 3], n_init=2)
     assert one.n_clusters == 1
 
 
@@ -212,6 +213,25 @@ def test_hdbscan_is_the_packages_with_labels_in_order():
         assert part.persistence[c] == pytest.approx(theirs.cluster_persistence_[old])
     assert part.recluster(x).tolist() == part.labels.tolist()
     assert part.noise.sum() == 2
+
+
+def test_many_items_give_what_all_distances_give(monkeypatch):
+    from dynstat.cluster import density
+
+    rng = np.random.default_rng(4)
+    x = np.r_[rng.normal(0, 1, (180, 2)), rng.normal(7, 1, (180, 2)), rng.uniform(-9, 15, (60, 2))]
+    part = hdbscan(x, 15)
+    monkeypatch.setattr(density, "_ALL_DISTANCES", 400)
+    many = hdbscan(x, 15)
+    assert part.n_clusters == 2
+    assert many.labels.tolist() == many.recluster(x).tolist() == part.labels.tolist()
+    np.testing.assert_allclose(many.persistence, part.persistence, rtol=1e-10)
+
+
+def test_a_partition_travels_after_it_has_reclustered():
+    part = hierarchical(PLANTED, k=3)
+    part.recluster(PLANTED.to_numpy())
+    assert copy.deepcopy(part).recluster(PLANTED.to_numpy()).tolist() == part.labels.tolist()
 
 
 def test_the_condensed_tree_accounts_for_every_item_and_marks_the_clusters():

@@ -42,6 +42,7 @@ def test_input_that_every_method_refuses(make):
     refused("S404", lambda: make([["a", "b"]]))
 
 
+@pytest.mark.filterwarnings("ignore:all items are noise")
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_constant_feature_is_named_and_changes_nothing(make):
     with pytest.warns(DynstatWarning, match="kept: flat"):
@@ -51,6 +52,7 @@ def test_a_constant_feature_is_named_and_changes_nothing(make):
         assert with_it.labels.tolist() == make(FRAME).labels.tolist()
 
 
+@pytest.mark.filterwarnings("ignore:all items are noise")
 def test_fewer_items_than_clusters():
     refused("S405", lambda: hierarchical(FRAME, k=7), "6 models", "7 clusters")
     refused("S405", lambda: kmeans(FRAME, 7), "6 models")
@@ -73,6 +75,8 @@ def test_arguments():
     refused("S404", lambda: hierarchical(FRAME), "k=")
     refused("S404", lambda: hierarchical(FRAME, k=2, gap=True))
     refused("S404", lambda: hierarchical(FRAME, height=-1.0))
+    refused("S404", lambda: hierarchical(FRAME, height="high"))
+    refused("S405", lambda: hierarchical(np.eye(4), gap=True), "one height")
     refused("S404", lambda: hierarchical(FRAME, k=0))
     refused("S404", lambda: hierarchical(FRAME, k=2.5))
     refused("S404", lambda: kmeans(FRAME, 2, n_init=0))
@@ -137,3 +141,8 @@ def test_labels_of_arrays_series_and_arrays_with_dims():
     wide = as_features(FRAME, standardize=True)
     np.testing.assert_allclose(wide.frame(), (FRAME - FRAME.mean()) / FRAME.std(ddof=1))
     assert as_features(wide) is wide
+
+
+def test_missing_values_of_nullable_columns_are_named():
+    frame = pd.DataFrame({"speed": pd.array([1, None, 3], dtype="Int64")}, index=list("abc"))
+    refused("S405", lambda: as_features(frame), "b: speed is nan")
