@@ -1,4 +1,6 @@
-"""Measure how often intervals cover what they speak of: ``python -m benchmarks.calibration shares|mixed``.
+"""Measure how often intervals cover what they speak of.
+
+``python -m benchmarks.calibration shares|mixed|markov``
 
 Each check simulates from a known truth with a fixed seed, prints a table, and exits 1 where a method that
 decides claims leaves its band. `--quick` simulates less and widens the band by the Monte-Carlo
@@ -249,7 +251,7 @@ def shares(quick: bool, samples: int) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
-    parser.add_argument("check", choices=["shares", "mixed"])
+    parser.add_argument("check", choices=["shares", "mixed", "markov"])
     parser.add_argument("--quick", action="store_true", help="fewer simulations, a wider band")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="shares: samples a cell, at least 2")
     args = parser.parse_args(argv)
@@ -257,6 +259,10 @@ def main(argv: list[str] | None = None) -> int:
         from benchmarks.calibration_mixed import mixed
 
         return mixed(args.quick)
+    if args.check == "markov":
+        from benchmarks.calibration_markov import markov
+
+        return markov(args.quick)
     return shares(args.quick, args.samples)
 
 
