@@ -60,7 +60,8 @@ def dendrogram(
     partition : Partition
         With a linkage.
     au, bp : mapping, Series or array, optional
-        A value a node: by number of the merge, from 0 in the order of the linkage, or all n − 1 in a row.
+        A value a node: by number of the merge, from 0 in the order of the linkage, or all n − 1 in a row (the
+        root's is not drawn: it holds all items in every replicate).
         AU stands before BP, as ``au | bp``; where numbers would overlap, those of lower nodes are left out.
     stability : mapping, Series or array, optional
         A mean Jaccard a cluster, by its number; stands at the cluster's stem.
@@ -79,7 +80,7 @@ def dendrogram(
     """
     tree = _linkage(partition)
     n = len(partition.items)
-    nodes = {"au": _by_number(au, n - 1, "merge"), "bp": _by_number(bp, n - 1, "merge")}
+    nodes = {"au": _of_nodes(au, n - 1), "bp": _of_nodes(bp, n - 1)}
     jaccard = _by_number(stability, partition.n_clusters, "cluster")
     at, height, cluster, order = _places(tree, partition.labels)
     cut = _cut(tree, partition.n_clusters)
@@ -142,13 +143,13 @@ def describe_dendrogram(
     for c in range(k):
         more = f", mean Jaccard {number(jaccard[c])}" if c in jaccard else ""
         parts.append(f"Cluster {c} ({partition.sizes[c]}{more}): {listed(partition.members(c))}.")
-    for name, values in (("AU", _by_number(au, n - 1, "merge")), ("BP", _by_number(bp, n - 1, "merge"))):
+    for name, values in (("AU", _of_nodes(au, n - 1)), ("BP", _of_nodes(bp, n - 1))):
         if values:
             over = sum(v >= strong for v in values.values())
             highest = max(values)
             parts.append(
                 f"{name} is at least {number(strong)} at {over} of {len(values)} nodes; "
-                f"{number(values[highest])} at the highest."
+                f"{number(values[highest])} at the highest below the root."
             )
     return " ".join(parts)
 
@@ -174,6 +175,11 @@ def _by_number(values: NodeValues, n: int, what: str) -> dict[int, float]:
     if wrong := [k for k in out if not 0 <= k < n]:
         raise DynstatError("S407", f"there is no such {what}", found=wrong, expected=f"0 to {n - 1}")
     return {k: v for k, v in out.items() if np.isfinite(v)}
+
+
+def _of_nodes(values: NodeValues, n: int) -> dict[int, float]:
+    """Return values of nodes without the root's: it holds all items in every replicate."""
+    return {k: v for k, v in _by_number(values, n, "merge").items() if k < n - 1}
 
 
 def _places(tree: Array, labels: NDArray[np.intp]) -> tuple[Array, Array, NDArray[np.intp], list[int]]:

@@ -27,7 +27,7 @@ TREES = [
     if metric != "data"
     for linkage in metrics[metric]
 ]
-PLANTED = pd.read_csv(ORACLES / "planted.csv", index_col=0).rename_axis("model")
+PLANTED = pd.read_csv(ORACLES / "cluster" / "planted.csv", index_col=0).rename_axis("model")
 
 
 def same(a, b):

@@ -12,7 +12,8 @@ from dynstat.errors import DynstatError
 from dynstat.plotting.condensed_trees import _bars
 from dynstat.plotting.style import save_svg
 
-PLANTED = pd.read_csv(Path(__file__).parents[1] / "oracles" / "planted.csv", index_col=0).rename_axis("model")
+ORACLES = Path(__file__).parents[1] / "oracles"
+PLANTED = pd.read_csv(ORACLES / "cluster" / "planted.csv", index_col=0).rename_axis("model")
 
 
 def words(fig):
@@ -36,14 +37,14 @@ def test_the_dendrogram_draws_every_merge_at_its_height():
 
 def test_values_at_nodes_and_clusters_are_drawn_and_told():
     part = hierarchical(PLANTED, k=3)
-    au, bp = {15: 0.97, 14: 0.5}, pd.Series({15: 0.81})
+    au, bp = {14: 0.97, 13: 0.5, 15: 1.0}, pd.Series({14: 0.81})
     options = {"au": au, "bp": bp, "stability": [0.9, 0.8, 0.61]}
     drawn = words(part.plot(**options))
     assert ".97 | .81" in drawn
     assert ".50" in drawn
     assert "2  J .61" in drawn
     alt = part.alt_text(**options)
-    assert "AU is at least .95 at 1 of 2 nodes; .97 at the highest." in alt
+    assert "AU is at least .95 at 1 of 2 nodes; .97 at the highest below the root." in alt
     assert "Cluster 2 (2, mean Jaccard .61): m14, m16." in alt
     for wrong in ({"au": {16: 0.5}}, {"bp": [0.5]}, {"stability": {3: 0.5}}):
         with pytest.raises(DynstatError, match="S407"):

@@ -1,9 +1,9 @@
 # Make the reference values of tests/cluster/test_partition*.py with R.
 # Usage: Rscript tests/oracles/make_clusters.R tests/oracles
-# Reads planted.csv, writes clusters_partition.json. Made with R 4.2.2, mclust 6.0.0.
+# Reads cluster/planted.csv, writes clusters_partition.json. Made with R 4.2.2, mclust 6.0.0.
 suppressMessages({library(mclust); library(jsonlite)})
 folder <- commandArgs(TRUE)[1]
-x <- as.matrix(read.csv(file.path(folder, "planted.csv"), row.names = 1))
+x <- as.matrix(read.csv(file.path(folder, "cluster", "planted.csv"), row.names = 1))
 set.seed(7)
 cloud <- matrix(round(rnorm(44), 3), 22)
 tree <- function(d, method, back = identity) {
