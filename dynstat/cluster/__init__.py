@@ -16,15 +16,19 @@ _PUBLIC: dict[str, str] = {
     "GapStatistic": "dispersion",
     "LargestGap": "largest_gap",
     "LeaveOneOut": "influence",
+    "MultiscaleBootstrap": "multiscale",
+    "PairSurvival": "pairs",
     "Partition": "partition",
     "StabilityTest": "stability_null",
     "UnitFeatures": "unit_features",
+    "UnitStability": "within_items",
     "adjusted_mutual_information": "concordance",
     "adjusted_rand": "concordance",
     "agreement": "agreement_table",
     "anomaly_test": "influence",
     "as_features": "features",
     "clusterboot": "stability",
+    "co_clustering": "coclustering",
     "cut_height": "linkage_trees",
     "cut_tree": "linkage_trees",
     "dip_test": "unimodality",
@@ -36,8 +40,13 @@ _PUBLIC: dict[str, str] = {
     "kmeans": "centroids",
     "largest_gap_test": "largest_gap",
     "leave_one_out": "influence",
+    "multiscale_fit": "scale_fit",
+    "pair_survival": "pairs",
+    "pvclust": "multiscale",
+    "stability_table": "within_items",
     "stability_test": "stability_null",
     "structureless": "structureless",
+    "unit_stability": "within_items",
 }
 __all__ = [
     "Agreement",
@@ -49,15 +58,19 @@ __all__ = [
     "GapStatistic",
     "LargestGap",
     "LeaveOneOut",
+    "MultiscaleBootstrap",
+    "PairSurvival",
     "Partition",
     "StabilityTest",
     "UnitFeatures",
+    "UnitStability",
     "adjusted_mutual_information",
     "adjusted_rand",
     "agreement",
     "anomaly_test",
     "as_features",
     "clusterboot",
+    "co_clustering",
     "cut_height",
     "cut_tree",
     "dip_test",
@@ -69,8 +82,13 @@ __all__ = [
     "kmeans",
     "largest_gap_test",
     "leave_one_out",
+    "multiscale_fit",
+    "pair_survival",
+    "pvclust",
+    "stability_table",
     "stability_test",
     "structureless",
+    "unit_stability",
 ]
 
 
@@ -84,6 +102,7 @@ if TYPE_CHECKING:
     from .agreement_table import Agreement as Agreement
     from .agreement_table import agreement as agreement
     from .centroids import kmeans as kmeans
+    from .coclustering import co_clustering as co_clustering
     from .concordance import adjusted_mutual_information as adjusted_mutual_information
     from .concordance import adjusted_rand as adjusted_rand
     from .density import hdbscan as hdbscan
@@ -103,7 +122,12 @@ if TYPE_CHECKING:
     from .linkage_trees import cut_tree as cut_tree
     from .linkage_trees import hierarchical as hierarchical
     from .mixtures import gaussian_mixture as gaussian_mixture
+    from .multiscale import MultiscaleBootstrap as MultiscaleBootstrap
+    from .multiscale import pvclust as pvclust
+    from .pairs import PairSurvival as PairSurvival
+    from .pairs import pair_survival as pair_survival
     from .partition import Partition as Partition
+    from .scale_fit import multiscale_fit as multiscale_fit
     from .stability import ClusterStability as ClusterStability
     from .stability import clusterboot as clusterboot
     from .stability_null import StabilityTest as StabilityTest
@@ -112,3 +136,6 @@ if TYPE_CHECKING:
     from .unimodality import DipTest as DipTest
     from .unimodality import dip_test as dip_test
     from .unit_features import UnitFeatures as UnitFeatures
+    from .within_items import UnitStability as UnitStability
+    from .within_items import stability_table as stability_table
+    from .within_items import unit_stability as unit_stability
