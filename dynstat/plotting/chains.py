@@ -190,8 +190,8 @@ def _caption(chain: MarkovChain, threshold: float, shown: NDArray[np.bool_]) -> 
     apart = ~np.eye(len(chain.states), dtype=bool)
     hidden = int(np.sum(apart & ~shown & (np.nan_to_num(chain.matrix) > 0)))
     text = (
-        f"Disc area: share of steps. Arrow width: probability of the next step along {chain.axis}s, written at "
-        f"the state it leaves; arrows from {number(threshold)} on"
+        f"Disc area: share of steps. Arrow width: probability of the next step along {chain.axis}s, written "
+        f"at the state it leaves; arrows from {number(threshold)} on"
     )
     text += f" ({hidden} rarer ones left out)." if hidden else "."
     return f"{text} {100 * chain.level:g} % intervals, {_how(chain)}."
