@@ -87,8 +87,8 @@ def null_sequences(
     Notes
     -----
     "depth" exchanges states between pairs of sequences (Strona et al. 2014, Nature Communications 5: 4114),
-    run backward from the data and then forward for every surrogate, which makes Monte-Carlo p exact however
-    far it mixes (Besag and Clifford 1989, Biometrika 76: 633-642).
+    backward from the data and then forward for every surrogate, which makes Monte-Carlo p exact however far
+    it mixes (Besag and Clifford 1989, Biometrika 76: 633-642).
     """
     if null not in NULLS:
         raise DynstatError("S404", "unknown null", found=null, expected=" | ".join(NULLS))
@@ -128,7 +128,7 @@ def aligned(sequences: Sequences) -> Codes:
     if start.dtype.kind not in "iu" or start.min() == start.max():
         return codes
     shift = (start - start.min()).astype(np.intp)
-    out = np.full((len(codes), codes.shape[1] + int(shift.max())), -1, dtype=np.int8)
+    out = np.full((len(codes), int((shift + sequences.lengths).max())), -1, dtype=np.int8)
     rows, at = np.nonzero(codes >= 0)
     out[rows, at + shift[rows]] = codes[rows, at]
     return out
@@ -174,9 +174,7 @@ def maker(
         return lambda size: _by_position(codes, strata, size, rng)
     if null == "depth_markov":
         return lambda size: _exchanged(codes, strata, k, size, rng)
-    # Backward once from the data: surrogates and data are then exchangeable (Besag and Clifford).
-    root = _swapped(codes[None], strata, k, rng)[0]
-    return lambda size: _swapped(np.repeat(root[None], size, axis=0), strata, k, rng)
+    return _Swaps(codes, strata, k, rng).draw
 
 
 def _tables(codes: Codes, k: int, units: NDArray[np.intp]) -> Floats:
@@ -265,25 +263,56 @@ def _by_position(codes: Codes, strata: NDArray[np.intp], size: int, rng: np.rand
     return out
 
 
-def _swapped(x: Codes, strata: NDArray[np.intp], k: int, rng: np.random.Generator) -> Codes:
-    """Exchange states between pairs of sequences; keeps columns and rows of every replicate as multisets."""
-    x = x.copy()
-    n = x.shape[1]
-    for _ in range(_SWEEPS):
-        order = rng.permutation(n)
-        order = order[np.argsort(strata[order], kind="stable")][int(rng.integers(2)) :]
-        first, second = order[: order.size - 1 : 2], order[1::2]
-        same = strata[first] == strata[second]
-        first, second = first[same], second[same]
+class _Swaps:
+    """Exchanges of states between pairs of sequences: columns and rows stay the same multisets.
+
+    Which sequences meet at which step is drawn once. The data are carried through the steps backward, and
+    surrogates from there forward: then data and surrogates are exchangeable, however few the steps.
+    """
+
+    def __init__(self, codes: Codes, strata: NDArray[np.intp], k: int, rng: np.random.Generator) -> None:
+        self.k, self.rng = k, rng
+        n, length = codes.shape
+        self.steps: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp] | None]] = []
+        for step in range(_SWEEPS):
+            order = rng.permutation(n)
+            order = order[np.argsort(strata[order], kind="stable")][int(rng.integers(2)) :]
+            first, second = order[: order.size - 1 : 2], order[1::2]
+            same = strata[first] == strata[second]
+            first, second = first[same], second[same]
+            three = None
+            if step % 4 == 3 and length > 2:
+                three = np.argsort(rng.random((first.size, length)), axis=1)[:, :3]
+            self.steps.append((first, second, three))
+        self.root = codes[None].copy()
+        for one in reversed(self.steps):
+            self._take(self.root, *one)
+
+    def draw(self, size: int) -> Codes:
+        x = np.repeat(self.root, size, axis=0)
+        for one in self.steps:
+            self._take(x, *one)
+        return x
+
+    def _take(
+        self, x: Codes, first: NDArray[np.intp], second: NDArray[np.intp], three: NDArray[np.intp] | None
+    ) -> None:
+        if three is not None:
+            # Three positions at which both hold the same three states may be exchanged as a whole.
+            a, b = x[:, first[:, None], three], x[:, second[:, None], three]
+            fine = (a >= 0).all(axis=2) & (np.sort(a, axis=2) == np.sort(b, axis=2)).all(axis=2)
+            fine &= self.rng.random(fine.shape) < 0.5
+            x[:, first[:, None], three] = np.where(fine[..., None], b, a)
+            x[:, second[:, None], three] = np.where(fine[..., None], a, b)
+            return
         a, b = x[:, first], x[:, second]
         differ = (a >= 0) & (b >= 0) & (a != b)
         low, high = np.minimum(a, b), np.maximum(a, b)
         # Positions at which the pair holds the same two states may trade places freely.
-        keys = np.where(differ, low.astype(np.intp) * k + high, k * k)
-        turned = shuffle_within(keys, a > b, rng)
+        keys = np.where(differ, low.astype(np.intp) * self.k + high, self.k * self.k)
+        turned = shuffle_within(keys, a > b, self.rng)
         x[:, first] = np.where(differ, np.where(turned, high, low), a)
         x[:, second] = np.where(differ, np.where(turned, low, high), b)
-    return x
 
 
 def _exchanged(codes: Codes, strata: NDArray[np.intp], k: int, size: int, rng: np.random.Generator) -> Codes:
