@@ -71,7 +71,7 @@ def drawn_seed(rng: Rng) -> int:
         return int(rng.integers(2**31))
     if rng is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    if isinstance(rng, bool) or not 0 <= int(rng) < 2**32:
+    if isinstance(rng, bool) or not isinstance(rng, (int, np.integer)) or not 0 <= rng < 2**32:
         raise DynstatError("S404", "rng is no seed", found=rng, expected="0 to 4294967295")
     return int(rng)
 

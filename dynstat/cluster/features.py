@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .unit_features import UnitFeatures
 
 Array = NDArray[np.float64]
+_LARGEST = 1e150  # squares of larger numbers overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def as_features(
     ------
     DynstatError
         S404 for a text column or more than two dims; S405 for values that are missing or infinite (item and
-        feature are named), no item, or nothing that varies; S407 for items that carry one label.
+        feature are named) or beyond 1e150, no item, or nothing that varies; S407 for items that share a label.
     """
     found = _labelled(data, item)
     _check(found)
@@ -129,7 +130,10 @@ def _labelled(data: Any, item: str | None) -> Features:
             item or str(array.dims[0]),
         )
     try:
-        values = np.asarray(data, dtype=np.float64)
+        if np.iscomplexobj(data):
+            raise TypeError("complex")
+        # What is masked is missing.
+        values = np.ma.filled(np.ma.asarray(data, dtype=np.float64), np.nan)
     except (TypeError, ValueError) as error:
         raise DynstatError(
             "S404",
@@ -187,10 +191,18 @@ def _check(data: Features) -> None:
             mend="drop those items or features",
             problems=named,
         )
+    if (top := float(np.abs(data.values).max())) > _LARGEST:
+        raise DynstatError(
+            "S405",
+            "some values are too large for their distances to be computed",
+            found=f"{top:.3g}",
+            expected=f"at most {_LARGEST:g}",
+        )
     if n < 2:
         return
-    flat = np.ptp(data.values, axis=0) == 0
-    if flat.all():
+    spread = np.ptp(data.values, axis=0)
+    flat = spread == 0
+    if spread.max() < 1 / _LARGEST:
         raise DynstatError(
             "S405",
             "no feature varies",

@@ -61,7 +61,9 @@ def gaussian_mixture(
     features = as_features(data)
     n, p = features.values.shape
     seed = drawn_seed(rng)
-    shapes = (covariance,) if isinstance(covariance, str) else tuple(covariance)
+    shapes = (
+        tuple(covariance) if np.iterable(covariance) and not isinstance(covariance, str) else (covariance,)
+    )
     if not shapes or (bad := [s for s in shapes if s not in COVARIANCES]):
         raise DynstatError("S404", "unknown shape of covariance", found=bad, expected=" | ".join(COVARIANCES))
     if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
@@ -70,7 +72,9 @@ def gaussian_mixture(
         raise fewer_items(n, 3, features.item, "a mixture")
     if k is None:
         k = range(1, max(1, min(9, n // 2)) + 1)
-    numbers = [check_k(v, n, features.item) for v in (k if isinstance(k, Sequence) else (k,))]
+    numbers = [
+        check_k(v, n, features.item) for v in (k if np.iterable(k) and not isinstance(k, str) else (k,))
+    ]
     if not numbers:
         raise DynstatError("S404", "no number of components to choose from", found=k)
     rows, fits = [], []

@@ -1,5 +1,7 @@
 """What cannot be clustered is refused with its name, and what may mislead is said."""
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -40,6 +42,10 @@ def test_input_that_every_method_refuses(make):
     refused("S404", lambda: make(FRAME.assign(name="a")), "name")
     refused("S404", lambda: make(np.zeros((2, 2, 2))), "3 dims")
     refused("S404", lambda: make([["a", "b"]]))
+    refused("S404", lambda: make(X + 1j))
+    refused("S405", lambda: make(X * 1e200), "too large")
+    refused("S405", lambda: make(X * 1e-200), "no feature varies")
+    refused("S405", lambda: make(np.ma.masked_greater(X, 1.0)), "is nan")
 
 
 @pytest.mark.filterwarnings("ignore:all items are noise")
@@ -81,6 +87,9 @@ def test_arguments():
     refused("S404", lambda: hierarchical(FRAME, k=2.5))
     refused("S404", lambda: kmeans(FRAME, 2, n_init=0))
     refused("S404", lambda: kmeans(FRAME, 2, rng=-1))
+    refused("S404", lambda: kmeans(FRAME, 2, rng="a"))
+    refused("S404", lambda: gaussian_mixture(FRAME, "two"))
+    refused("S404", lambda: gaussian_mixture(FRAME, 2, covariance=3))
     refused("S404", lambda: gaussian_mixture(FRAME, 2, covariance="round"))
     refused("S404", lambda: gaussian_mixture(FRAME, []))
     refused("S404", lambda: gaussian_mixture(FRAME, 2, n_init=0))
@@ -146,3 +155,15 @@ def test_labels_of_arrays_series_and_arrays_with_dims():
 def test_missing_values_of_nullable_columns_are_named():
     frame = pd.DataFrame({"speed": pd.array([1, None, 3], dtype="Int64")}, index=list("abc"))
     refused("S405", lambda: as_features(frame), "b: speed is nan")
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    names = "Partition UnitFeatures as_features cut_tree gaussian_mixture hdbscan hierarchical kmeans".split()
+    code = (
+        "import sys, dynstat.cluster as c\n"
+        f"for n in {names}: getattr(c, n)\n"
+        "heavy = ('sklearn', 'hdbscan', 'matplotlib', 'scipy.cluster', 'scipy.stats')\n"
+        "print([m for m in sys.modules if m.startswith(heavy)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
