@@ -76,7 +76,7 @@ def as_features(
     ------
     DynstatError
         S404 for a text column or more than two dims; S405 for values that are missing or infinite (item and
-        feature are named) or beyond 1e150, no item, or nothing that varies; S407 for items that share a label.
+        feature are named) or beyond 1e150, no item, or nothing that varies; S407 for items with one label.
     """
     found = _labelled(data, item)
     _check(found)
