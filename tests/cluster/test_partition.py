@@ -50,6 +50,18 @@ def test_trees_and_cuts_are_those_of_hclust(case, metric, linkage):
         assert part.recluster(data).tolist() == part.labels.tolist()
 
 
+@pytest.mark.parametrize("case", ["planted", "cloud"])
+def test_ward_is_wards_d2_of_the_shared_oracle(case):
+    want = json.loads((ORACLES / "cluster" / "clusters.json").read_text(encoding="utf-8"))["cases"][case][
+        "ward"
+    ]
+    data = pd.read_csv(ORACLES / "cluster" / f"{case}.csv", index_col=0)
+    for k in (2, 3):
+        part = hierarchical(data, k=k)
+        np.testing.assert_allclose(part.linkage[:, 2], want["height"], rtol=0, atol=1e-10)
+        assert (part.labels + 1).tolist() == want[f"cut{k}"]
+
+
 def test_the_oracle_reaches_every_linkage_and_inversions():
     assert {t[2] for t in TREES} == set(LINKAGES)
     heights = R["cases"]["planted"]["euclidean"]["centroid"]["height"]
