@@ -17,7 +17,7 @@ from ..inference.adjusted import holm
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .chance import INDICES
-from .concordance import compare, paired_labels
+from .concordance import compare, paired_labels, without_noise
 from .features import as_features
 from .partition import Partition
 from .structureless import structureless
@@ -278,8 +278,7 @@ def _on_structureless(
     for i, x in enumerate(sets):
         labels = {k: p.recluster(x) for k, p in parts.items()}
         for j, (a, b) in enumerate(chosen):
-            pair = paired_labels(labels[a], labels[b], noise)
-            out[i, j] = INDICES["ari"].of(pair.a, pair.b)
+            out[i, j] = INDICES["ari"].of(*without_noise(labels[a], labels[b], noise))
     return out
 
 

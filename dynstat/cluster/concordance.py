@@ -72,10 +72,7 @@ def paired_labels(a: Any, b: Any, noise: str = "single") -> PairedLabels:
             expected="the same items in both",
         )
     bad = (first.labels == NOISE) | (labels == NOISE)
-    if noise == "drop":
-        x, y = first.labels[~bad], labels[~bad]
-    else:
-        x, y = _alone(first.labels), _alone(labels)
+    x, y = without_noise(first.labels, labels, noise)
     if x.size < 3:
         raise DynstatError(
             "S403",
@@ -95,6 +92,14 @@ def _series(value: Any) -> Any:
     import pandas as pd
 
     return pd.Series(value) if isinstance(value, Mapping) else value
+
+
+def without_noise(a: Codes, b: Codes, how: str = "single") -> tuple[Codes, Codes]:
+    """Return labels of the same items with noise (−1) as clusters of one, or dropped from both."""
+    if how == "drop":
+        kept = (a != NOISE) & (b != NOISE)
+        return a[kept], b[kept]
+    return _alone(a), _alone(b)
 
 
 def _alone(labels: Codes) -> Codes:
@@ -244,6 +249,5 @@ def _draws_of(
         )
     out = []
     for x, y in zip(first, other, strict=True):
-        p = paired_labels(x, y, noise)
-        out.append(INDICES[index].of(p.a, p.b))
+        out.append(INDICES[index].of(*without_noise(x, y, noise)))
     return np.array(out)

@@ -15,7 +15,7 @@ from ..errors import DynstatError
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .chance import INDICES
-from .concordance import paired_labels
+from .concordance import without_noise
 from .jaccard import best_jaccard, contingency
 from .partition import Partition
 from .reclustering import as_labels, choosing
@@ -210,9 +210,8 @@ def _without_each(x: Array, labels: Codes, run: Callable[[Array], Any]) -> tuple
     for i in range(n):
         rest = np.delete(np.arange(n), i)
         found = as_labels(run(x[rest]), n - 1)
-        pair = paired_labels(labels[rest], found)
-        ari[i] = INDICES["ari"].of(pair.a, pair.b)
         before = labels[rest]
+        ari[i] = INDICES["ari"].of(*without_noise(before, found))
         each = best_jaccard(contingency(before[None], found[None]))[0, :-1]
         there = np.unique(before[before >= 0])
         jaccard[i] = each[there].min() if there.size else np.nan
