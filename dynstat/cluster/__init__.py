@@ -10,6 +10,7 @@ _PUBLIC: dict[str, str] = {
     "Agreement": "agreement_table",
     "AnomalyTest": "influence",
     "ClusterStability": "stability",
+    "Consensus": "consensus_matrix",
     "DipTest": "unimodality",
     "Features": "features",
     "Fragmentation": "fragments",
@@ -29,6 +30,7 @@ _PUBLIC: dict[str, str] = {
     "as_features": "features",
     "clusterboot": "stability",
     "co_clustering": "coclustering",
+    "consensus": "consensus_matrix",
     "cut_height": "linkage_trees",
     "cut_tree": "linkage_trees",
     "dip_test": "unimodality",
@@ -41,6 +43,7 @@ _PUBLIC: dict[str, str] = {
     "largest_gap_test": "largest_gap",
     "leave_one_out": "influence",
     "multiscale_fit": "scale_fit",
+    "pac": "consensus_matrix",
     "pair_survival": "pairs",
     "pvclust": "multiscale",
     "stability_table": "within_items",
@@ -52,6 +55,7 @@ __all__ = [
     "Agreement",
     "AnomalyTest",
     "ClusterStability",
+    "Consensus",
     "DipTest",
     "Features",
     "Fragmentation",
@@ -71,6 +75,7 @@ __all__ = [
     "as_features",
     "clusterboot",
     "co_clustering",
+    "consensus",
     "cut_height",
     "cut_tree",
     "dip_test",
@@ -83,6 +88,7 @@ __all__ = [
     "largest_gap_test",
     "leave_one_out",
     "multiscale_fit",
+    "pac",
     "pair_survival",
     "pvclust",
     "stability_table",
@@ -105,6 +111,9 @@ if TYPE_CHECKING:
     from .coclustering import co_clustering as co_clustering
     from .concordance import adjusted_mutual_information as adjusted_mutual_information
     from .concordance import adjusted_rand as adjusted_rand
+    from .consensus_matrix import Consensus as Consensus
+    from .consensus_matrix import consensus as consensus
+    from .consensus_matrix import pac as pac
     from .density import hdbscan as hdbscan
     from .dispersion import GapStatistic as GapStatistic
     from .dispersion import gap_statistic as gap_statistic

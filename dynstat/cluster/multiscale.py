@@ -16,7 +16,9 @@ from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator
 from .features import Features, as_features
+from .linkage_trees import cut_tree
 from .many_trees import linkage_name, linkages
+from .partition import Partition, check_k
 from .scale_fit import FEWEST_SCALES, multiscale_fit
 
 if TYPE_CHECKING:
@@ -138,22 +140,23 @@ class MultiscaleBootstrap:
             out.append(made)
         return out
 
-    def plot(self, **options: Any) -> Figure:
-        """Draw the dendrogram with AU and BP at its nodes."""
-        from ..plotting.coclustering import au_dendrogram
+    def cut(self, k: int) -> Partition:
+        """Return the partition of k clusters."""
+        how = {"linkage": self.method, "metric": self.metric, "k": check_k(k, len(self.items), self.item)}
+        labels = cut_tree(self.linkage, k)
+        return Partition(labels, self.items, "hierarchical", how, self.item, linkage=self.linkage)
 
-        return au_dendrogram(self.linkage, self.items, self.edges["au"], self.edges["bp"], **options)
+    def plot(self, k: int = 1) -> Figure:
+        """Draw the dendrogram with AU and BP at its nodes, cut into k clusters."""
+        from ..plotting.cluster_trees import dendrogram
 
-    def alt_text(self) -> str:
+        return dendrogram(self.cut(k), au=self.edges["au"], bp=self.edges["bp"])
+
+    def alt_text(self, k: int = 1) -> str:
         """Return what :meth:`plot` shows, in words and numbers."""
-        rows = self.tidy().iloc[:-1].sort_values("au", ascending=False)
-        strong = rows[rows["au"] >= 0.95]
-        words = "; ".join(f"{r.members} (AU {r.au:.2f}, BP {r.bp:.2f})" for r in strong.head(8).itertuples())
-        return (
-            f"Dendrogram of {len(self.items)} {self.item}s with AU and BP of its nodes. "
-            f"{len(strong)} of {len(rows)} nodes have an AU of .95 or more"
-            + (f": {words}." if words else ".")
-        )
+        from ..plotting.cluster_trees import describe_dendrogram
+
+        return describe_dendrogram(self.cut(k), au=self.edges["au"], bp=self.edges["bp"])
 
     def __str__(self) -> str:
         table = self.edges[["au", "bp", "se.au", "se.bp", "pchi"]].copy()

@@ -1,4 +1,4 @@
-"""Figures of items that stay together: heat map of pairs, consensus distributions, dendrogram with AU."""
+"""Figures of items that stay together: heat map of pairs, distributions of consensus."""
 
 from __future__ import annotations
 
@@ -177,79 +177,6 @@ def describe_consensus(
         "Cumulative distributions of the consensus of pairs, a panel for every number of clusters. "
         "Share of ambiguous pairs (PAC) at " + "; ".join(parts) + "."
     )
-
-
-def au_dendrogram(
-    linkage: ArrayLike, items: Sequence[str], au: ArrayLike, bp: ArrayLike, *, strong: float = 0.95
-) -> Figure:
-    """Draw a dendrogram with AU (above) and BP (below, grey) in percent at every node.
-
-    Nodes with an AU of at least `strong` are drawn thick, the root left out. With many items only theirs are
-    written.
-
-    Parameters
-    ----------
-    linkage : array_like, shape (n − 1, 4)
-        scipy's.
-    items : sequence of str
-    au, bp : array_like, shape (n − 1,)
-        0 to 1, in the order of merges.
-    strong : float
-    """
-    from scipy.cluster.hierarchy import dendrogram
-
-    tree = np.asarray(linkage, dtype=np.float64)
-    a, b = np.asarray(au, dtype=np.float64), np.asarray(bp, dtype=np.float64)
-    n = len(items)
-    drawn = dendrogram(tree, no_plot=True)
-    leaves = drawn["leaves"]
-    at: dict[int, tuple[float, float]] = {leaf: (float(i), 0.0) for i, leaf in enumerate(leaves)}
-    top = float(tree[-1, 2])
-    size = 7.0 if n <= 20 else 5.5 if n <= 40 else 4.5
-    with style():
-        fig = figure(height=3.6)
-        ax = fig.subplots()
-        for step, (left, right, height, _) in enumerate(tree):
-            (x1, y1), (x2, y2) = at[int(left)], at[int(right)]
-            root = step == n - 2
-            thick = a[step] >= strong and not root
-            colour = OKABE_ITO["vermillion"] if thick else GREY
-            ax.plot([x1, x1, x2, x2], [y1, height, height, y2], color=colour, linewidth=1.8 if thick else 0.9)
-            middle = (x1 + x2) / 2
-            at[n + step] = (middle, float(height))
-            if not root and (n <= 25 or thick):
-                ax.annotate(
-                    f"{100 * a[step]:.0f}",
-                    (middle, height),
-                    (0, 1.5),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom",
-                    fontsize=size,
-                    color=colour if thick else OKABE_ITO["black"],
-                )
-                ax.annotate(
-                    f"{100 * b[step]:.0f}",
-                    (middle, height),
-                    (0, -1.5),
-                    textcoords="offset points",
-                    ha="center",
-                    va="top",
-                    fontsize=size,
-                    color=GREY,
-                )
-        ax.set_xlim(-0.6, n - 0.4)
-        ax.set_ylim(0, 1.08 * top)
-        if n <= _NAMED:
-            tick = 8.0 if n <= 24 else max(3.5, 300 / n)
-            ax.set_xticks(range(n), [shorten(items[i], 22) for i in leaves], rotation=90, fontsize=tick)
-        else:
-            ax.set_xticks([])
-        ax.tick_params(axis="x", length=0)
-        ax.spines["bottom"].set_visible(False)
-        ax.set_ylabel("height of the merge")
-        ax.set_title("percent above a node: AU; below: BP", loc="left", color=GREY, fontsize=8)
-        return fig
 
 
 def _order(shares: NDArray[np.float64], linkage: ArrayLike | None) -> NDArray[np.intp]:

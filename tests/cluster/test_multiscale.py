@@ -26,7 +26,7 @@ def case(request):
     data, linkage, metric = CASES[request.param]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DynstatWarning)
-        return R[request.param], pvclust(data, method=linkage, metric=metric, nboot=4000, rng=7)
+        return R[request.param], pvclust(data, method=linkage, metric=metric, nboot=2000, rng=7)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -62,9 +62,9 @@ def test_tree_is_hclusts(case):
 def test_scales_and_counts_agree_within_monte_carlo_error(case):
     reference, made = case
     np.testing.assert_allclose(made.scales, reference["r"], atol=1e-12)
-    ours, theirs = made.count.to_numpy() / 4000, np.array(reference["count"]) / reference["nboot"]
+    ours, theirs = made.count.to_numpy() / 2000, np.array(reference["count"]) / reference["nboot"]
     pooled = (ours + theirs) / 2
-    error = np.sqrt(np.maximum(pooled * (1 - pooled), 1e-6) * (1 / 4000 + 1 / reference["nboot"]))
+    error = np.sqrt(np.maximum(pooled * (1 - pooled), 1e-6) * (1 / 2000 + 1 / reference["nboot"]))
     # 170 comparisons at most: 4.5 errors are passed by chance once in a thousand runs; the seed is fixed.
     assert np.max(np.abs(ours - theirs) / error) < 4.5
     gap = made.edges["au"] - np.array(reference["edges"]["au"])

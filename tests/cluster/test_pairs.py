@@ -70,7 +70,7 @@ def test_q_equals_r():
 
 
 def test_nothing_survives_in_one_population():
-    # Family-wise: q at most .05 in at most .05 of panels; 2 of 40 are expected at most, 7 by chance once in 300.
+    # Family-wise: q at most .05 in at most .05 of panels; 1.5 of 30 are expected at most, 6 by chance once in 300.
     for n, k, noise in ((6, 3, 2.0), (8, 2, 4.0)):
         found = [
             pair_survival(
@@ -79,23 +79,23 @@ def test_nothing_survives_in_one_population():
             .table["q"]
             .min()
             <= 0.05
-            for s in range(40)
+            for s in range(30)
         ]
-        assert sum(found) <= 6
+        assert sum(found) <= 5
 
 
 def test_planted_clusters_are_found_and_nothing_else():
     exact = hits = 0
-    for s in range(6):
+    for s in range(4):
         units, own = planted(s)
-        made = pair_survival(units, k=2, clouds=499, null_replicates=100, replicates=200, rng=s)
+        made = pair_survival(units, k=2, clouds=299, null_replicates=100, replicates=200, rng=s)
         wanted = [(a, b) for i, a in enumerate(units.items) for b in units.items[i + 1 :]]
         wanted = [p for p in wanted if own[int(p[0][1:])] == own[int(p[1][1:])]]
         hits += len(set(made.pairs_found()) & set(wanted)) / len(wanted)
         assert set(made.pairs_found()) <= set(wanted)
         assert made.exactly(made.pairs_found())
         exact += made.exactly(wanted)
-    assert hits >= 4.5 and exact >= 2
+    assert hits >= 3 and exact >= 1
 
 
 def test_frequency_alone_shows_nothing_without_noise():
@@ -109,9 +109,9 @@ def test_frequency_alone_shows_nothing_without_noise():
 
 def test_result_reads_well():
     units, _ = planted(1)
-    made = pair_survival(units, k=2, clouds=499, null_replicates=100, rng=5)
+    made = pair_survival(units, k=2, clouds=199, null_replicates=100, replicates=200, rng=5)
     assert made.table["frequency"].is_monotonic_decreasing
-    assert made.seed == 5 and made.n["clouds"] == 499
+    assert made.seed == 5 and made.n["clouds"] == 199
     estimates = made.estimates()
     assert len(estimates) == 136 + 1
     top = estimates[f"together.{made.table['item_1'][0]}|{made.table['item_2'][0]}"]
@@ -121,7 +121,7 @@ def test_result_reads_well():
     assert list(made.tidy().columns)[2:5] == ["estimate", "conf.low", "conf.high"]
     assert made.glance()["survive"].item() == len(made.pairs_found())
     assert made.plot().axes
-    again = pair_survival(units, k=2, clouds=499, null_replicates=100, rng=5)
+    again = pair_survival(units, k=2, clouds=199, null_replicates=100, replicates=200, rng=5)
     assert again.table.equals(made.table)
 
 
