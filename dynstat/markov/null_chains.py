@@ -41,7 +41,9 @@ def draw_chain(
 
 
 def shuffle_states(padded: Codes, rng: np.random.Generator) -> Codes:
-    """Permute the states of every sequence: exact null of independent states, whatever their shares.
+    """Permute the states of every sequence after its first: exact null of independent states.
+
+    Every sequence may have shares of its own, and begin as it likes.
 
     Parameters
     ----------
@@ -50,6 +52,7 @@ def shuffle_states(padded: Codes, rng: np.random.Generator) -> Codes:
     """
     keys = rng.random(padded.shape, dtype=np.float32)
     keys[padded < 0] = 2.0
+    keys[:, 0] = -1.0
     return np.take_along_axis(padded, np.argsort(keys, axis=1), axis=1)
 
 

@@ -40,10 +40,11 @@ def order_test(
     state before × the next state. G and Pearson's X² summed over the tables, df by support.
 
     Permutation (default), exact with any differences between sequences: every sequence is shuffled so that
-    what a chain of this order fixes stays as it is. Order 0: its states in random order. Order 1: uniform
-    over all sequences with the same transition counts, first and last state. Mixing sequences of different
-    chains looks like memory to χ² and to one simulated chain; here it does not. A trend along the sequence
-    does: see :func:`stationarity_test`.
+    what a chain of this order fixes stays as it is. Order 0: the states after the first in random order.
+    Order 1: uniform over all sequences with the same transition counts, first and last state. Mixing
+    sequences of different chains looks like memory to χ² and to one simulated chain; here it does not. A
+    trend along the sequence does: see :func:`stationarity_test`. Memories that cancel between sequences are
+    seen only by statistics computed apart: ``within="sequence"``.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ def order_test(
     made = _made(parts, stratum[s], len(strata), order, null, replicates, generator)
     if null == "permutation":
         name = (
-            "states shuffled within every sequence"
+            "states after the first shuffled within every sequence"
             if order == 0
             else "sequences shuffled with their transition counts kept"
         )

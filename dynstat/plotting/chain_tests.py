@@ -66,13 +66,15 @@ def _forest(estimates: Sequence[Estimate], names: Sequence[str], label: str, tit
         noise = np.array([float((e.null or {})["q95"]) for e in estimates])
         ax.hlines(y, low, high, color=OKABE_ITO["blue"], linewidth=1.4)
         ax.plot(
-            value, y, "o", color=OKABE_ITO["blue"], markersize=4.5, label="noise taken off, with interval"
+            value, y, "o", color=OKABE_ITO["blue"], markersize=4.5, label="noise taken off"
         )
-        ax.plot(noise, y, "|", color=GREY, markersize=9, label="95 % of noise alone below")
+        plain = [float(e.diagnostics["plain"]) for e in estimates]
+        ax.plot(plain, y, "o", color=GREY, markerfacecolor="none", markersize=4.5, label="as counted")
+        ax.plot(noise, y, "|", color=GREY, markersize=9, label="as counted under the null: 95 % below")
         ax.set_yticks(y, [shorten(n, 40) for n in names])
         ax.set_ylim(-0.7, len(names) - 0.3)
         ax.set_xlim(left=0)
         ax.set_xlabel(label)
         ax.set_title(title, loc="left")
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.18 - 0.4 / len(names)), ncols=2)
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.18 - 0.4 / len(names)), ncols=3)
     return fig

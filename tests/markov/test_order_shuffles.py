@@ -59,7 +59,7 @@ def test_shuffles_keep_what_they_promise(sequences, seed):
     for i, s in enumerate(sequences):
         assert changes(same_moves[i, : len(s)].tolist()) == changes(s)
         assert (same_moves[i, 0], same_moves[i, len(s) - 1]) == (s[0], s[-1])
-        assert sorted(same_states[i, : len(s)]) == sorted(s)
+        assert sorted(same_states[i, : len(s)]) == sorted(s) and same_states[i, 0] == s[0]
     assert np.array_equal(same_states < 0, padded < 0) and np.array_equal(same_moves < 0, padded < 0)
 
 
