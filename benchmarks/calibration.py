@@ -251,7 +251,7 @@ def shares(quick: bool, samples: int) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
-    parser.add_argument("check", choices=["shares", "mixed", "markov"])
+    parser.add_argument("check", choices=["shares", "mixed", "structure", "markov"])
     parser.add_argument("--quick", action="store_true", help="fewer simulations, a wider band")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="shares: samples a cell, at least 2")
     args = parser.parse_args(argv)
@@ -259,6 +259,10 @@ def main(argv: list[str] | None = None) -> int:
         from benchmarks.calibration_mixed import mixed
 
         return mixed(args.quick)
+    if args.check == "structure":
+        from benchmarks.calibration_structure import structure
+
+        return structure(args.quick)
     if args.check == "markov":
         from benchmarks.calibration_markov import markov
 

@@ -48,7 +48,7 @@ _PUBLIC: dict[str, str] = {
     "pvclust": "multiscale",
     "stability_table": "within_items",
     "stability_test": "stability_null",
-    "structureless": "structureless",
+    "structureless": "null_sets",
     "unit_stability": "within_items",
 }
 __all__ = [
@@ -133,6 +133,7 @@ if TYPE_CHECKING:
     from .mixtures import gaussian_mixture as gaussian_mixture
     from .multiscale import MultiscaleBootstrap as MultiscaleBootstrap
     from .multiscale import pvclust as pvclust
+    from .null_sets import structureless as structureless
     from .pairs import PairSurvival as PairSurvival
     from .pairs import pair_survival as pair_survival
     from .partition import Partition as Partition
@@ -141,7 +142,6 @@ if TYPE_CHECKING:
     from .stability import clusterboot as clusterboot
     from .stability_null import StabilityTest as StabilityTest
     from .stability_null import stability_test as stability_test
-    from .structureless import structureless as structureless
     from .unimodality import DipTest as DipTest
     from .unimodality import dip_test as dip_test
     from .unit_features import UnitFeatures as UnitFeatures

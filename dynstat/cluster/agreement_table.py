@@ -19,8 +19,8 @@ from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .chance import INDICES
 from .concordance import compare, paired_labels, without_noise
 from .features import as_features
+from .null_sets import structureless
 from .partition import Partition
-from .structureless import structureless
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

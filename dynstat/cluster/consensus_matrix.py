@@ -18,8 +18,8 @@ from .coclustering import together
 from .features import Features, as_features
 from .linkage_trees import cut_tree
 from .many_trees import cut_many, linkage_name, linkages
+from .null_sets import KINDS, check_kind, structureless_many
 from .partition import Partition, check_k
-from .structureless import KINDS, check_kind, structureless_many
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

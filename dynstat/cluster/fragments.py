@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .null_sets import structureless
 from .partition import NOISE, Partition
 from .reclustering import as_labels, choosing
 from .stability import matched
-from .structureless import structureless
 
 Codes = NDArray[np.intp]
 

@@ -17,10 +17,10 @@ from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .chance import INDICES
 from .concordance import without_noise
 from .jaccard import best_jaccard, contingency
+from .null_sets import structureless
 from .partition import Partition
 from .reclustering import as_labels, choosing
 from .stability import matched
-from .structureless import structureless
 from .unit_features import UnitFeatures
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ Codes = NDArray[np.intp]
 #: Linkages whose merges never come nearer to a third cluster than their parts were.
 REDUCIBLE = ("ward", "average", "complete", "single")
 #: Distances held at once, in numbers: what stays in the cache.
-_CHUNK = 1_500_000
+_CHUNK = 600_000
 
 
 def squared_distances(x: Array) -> Array:

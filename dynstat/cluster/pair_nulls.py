@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .coclustering import together
 from .features import standardized
 from .many_trees import cut_many
-from .structureless import structureless_many
+from .null_sets import structureless_many
 
 if TYPE_CHECKING:
     from .unit_features import UnitFeatures

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
+from .null_sets import KINDS, check_kind, structureless_many
 from .partition import Partition
 from .reclustering import Clusterer, Reclustering, choosing, mean_jaccards
 from .schemes import draw
 from .stability import ClusterStability, check_count, clusterboot, matched
-from .structureless import KINDS, check_kind, structureless_many
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -241,7 +241,7 @@ def stability_test(
     null: str = "rotation",
     statistic: str = "mean",
     replicates: int = 499,
-    resamples: int = 50,
+    resamples: int | None = None,
     scheme: str = "boot",
     subset: int | None = None,
     recluster: Clusterer | None = None,
@@ -272,8 +272,10 @@ def stability_test(
         Over the clusters: of all, of the least stable, of the most stable.
     replicates : int
         Sets of the null, at least 19.
-    resamples : int
-        Of every set and of the data: the same number, else p would not be exact. At least 10.
+    resamples : int, optional
+        Of every set and of the data: the same number, else p would not be exact. At least 10. Default: 200
+        for linkages cut at k of up to 120 items, 50 for the rest. Few resamples of few items cost power: too
+        many sets of the null are found again in all of them.
     scheme : {"boot", "subset"}
     subset : int, optional
         As in :func:`clusterboot`.
@@ -312,7 +314,8 @@ def stability_test(
     if scheme not in ("boot", "subset"):
         raise DynstatError("S404", "no scheme for a null", found=scheme, expected="boot | subset")
     check_count("replicates", replicates, 19)
-    check_count("resamples", resamples, 10)
+    if resamples is not None:
+        check_count("resamples", resamples, 10)
     features = matched(data, partition)
     x = features.values
     if len(x) < 4:
@@ -322,7 +325,9 @@ def stability_test(
             "S405", "one cluster holds every item: it is as stable in any data", found="1 cluster"
         )
     generator, seed = as_generator(rng)
-    draws = draw(x, scheme, resamples, generator, subset=subset)
+    whole = recluster or choosing(partition)
+    how = Reclustering.by(whole) if whole is not None else Reclustering.of(partition)
+    draws = draw(x, scheme, resamples or (200 if how.together(len(x)) else 50), generator, subset=subset)
     with warnings.catch_warnings():
         # Said by `matched` already.
         warnings.simplefilter("ignore", DynstatWarning)
@@ -330,8 +335,6 @@ def stability_test(
             features, partition, scheme=scheme, indices=draws.items, recluster=recluster, level=level
         )
     stability = replace(stability, seed=seed)
-    whole = recluster or choosing(partition)
-    how = Reclustering.by(whole) if whole is not None else Reclustering.of(partition)
     sets = structureless_many(x[None], null, replicates, generator)[0]
     ranked = mean_jaccards(sets, how, draws.items)
     compute = STATISTICS[statistic]

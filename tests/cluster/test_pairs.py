@@ -41,7 +41,7 @@ def test_clouds_equal_a_bootstrap_of_made_units():
     centre = units.build()
     made = Clouds(units, centre, raw - centre, 3, "average", "euclidean", "rotation")
     freq = made.frequencies(2, np.random.default_rng(5))
-    from dynstat.cluster.structureless import structureless_many
+    from dynstat.cluster.null_sets import structureless_many
 
     some = structureless_many(centre[None], "rotation", 2, np.random.default_rng(5))[0]
     weights = units.resampler().weights(100, np.random.default_rng(3))

@@ -35,6 +35,12 @@ def _tree(k, method, noisecut=0):
     return run
 
 
+def _means(k):
+    from sklearn.cluster import KMeans
+
+    return lambda x: in_order(KMeans(k, n_init=50, random_state=0).fit(x).labels_)
+
+
 def _dense(eps, smallest):
     from sklearn.cluster import DBSCAN
 
@@ -44,7 +50,9 @@ def _dense(eps, smallest):
 def _partition_and_method(case):
     x, options = _values(case["data"]), case["options"]
     if case["method"] == "kmeans":
-        return kmeans(x, options["k"]), None
+        # Many starts, as fpc's: both then find the least sum of squares.
+        run = _means(options["k"])
+        return Partition.given(run(x)), run
     if case["method"] == "dbscan":
         run = _dense(options["eps"], options["MinPts"])
     elif "noisecut" in options:
