@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
+from ..errors import DynstatError
 from ..inference.estimate import AdjustedDrawsPivot, BetaPivot, DrawsPivot, Estimate, TPivot
 from ..inference.unit_interval import unit_interval
 from . import derived
@@ -85,6 +87,14 @@ class MarkovChain:
         return pd.DataFrame(getattr(self, what), self.states, self.states)
 
     def __getitem__(self, key: str) -> Estimate:
+        if key not in self._estimates:
+            near = [k for k in self._estimates if k.split(".")[0] == key.split(".")[0]]
+            raise DynstatError(
+                "S407",
+                "the chain has no such estimate",
+                found=key,
+                expected=", ".join(near[:8] or sorted({k.split(".")[0] for k in self._estimates})),
+            )
         return self._estimates[key]
 
     def estimates(self) -> dict[str, Estimate]:
@@ -113,10 +123,10 @@ class MarkovChain:
             for i, name in enumerate(names):
                 if name is None:
                     continue
+                key = ".".join((family, *name))
                 bounds = values[family][1]
                 if family == "lift":
                     bounds = (-float(occupancy[i]), 1 - float(occupancy[i]))
-                key = f"{family}.{name}" if name else family
                 out[key] = self._made(key, float(value[i]), replicates[:, i], bounds)
         if self.interval != "dirichlet":
             out |= self._rare(out, effective)
@@ -124,6 +134,8 @@ class MarkovChain:
 
     def _made(self, key: str, value: float, draws: Array, bounds: tuple[float, float]) -> Estimate:
         n: dict[str, int] = dict(self.n)
+        # Only drawn models speak of models that were not measured.
+        target: Any = "population" if self.unit == "model" else "panel"
         rest: dict[str, Any] = {
             "level": self.level,
             "method": self.method,
@@ -133,11 +145,11 @@ class MarkovChain:
         if self.interval == "bootstrap":
             left = None
             return unit_interval(
-                key, value, draws, jackknife=left, bounds=bounds, unit=self.unit, target="panel", **rest
+                key, value, draws, jackknife=left, bounds=bounds, unit=self.unit, target=target, **rest
             )
         kept = draws[np.isfinite(draws)]
         notes = {"replicates": draws.size, "undefined": draws.size - kept.size}
-        rest |= {"diagnostics": notes, "target": "panel"}
+        rest |= {"diagnostics": notes, "target": target}
         if not np.isfinite(value) or kept.size < max(2, 0.975 * draws.size):
             why = "none (undefined)"
             return Estimate(key, value, np.nan, np.nan, interval=why, unit=self.unit, **rest)
@@ -152,7 +164,6 @@ class MarkovChain:
         """Return estimates of transitions with under five events, and of what is made from them alone."""
         out: dict[str, Estimate] = {}
         trials = self.counts.sum(axis=1)
-        share = derived.occupancy(self.replicates)
         for i, j in zip(
             *np.nonzero(np.minimum(self.counts, trials[:, None] - self.counts) < FEW), strict=True
         ):
@@ -169,14 +180,24 @@ class MarkovChain:
             closed = {"lower": "upper", "upper": "lower"}.get(pivot.closed, "")
             leave = BetaPivot(pivot.b, pivot.a, closed)  # type: ignore[arg-type]
             out |= self._again(made[f"exit.{source}"], leave, words)
-            # Posterior of the self-transition at even steps, less the occupancies of the replicates.
-            grid = (np.arange(len(share)) + 0.5) / len(share)
-            stay = np.array([pivot.limit(1 - q, "upper") for q in grid])
+            # Posterior of the self-transition at even steps, less resampled occupancies, in unrelated order.
+            occupied = self._occupancies(i)
+            grid = (np.arange(occupied.size) + 0.5) / occupied.size
+            stay = special.betaincinv(pivot.a, pivot.b, grid)
             mixed = np.random.default_rng(0).permutation(stay)
             out |= self._again(made[f"dwell.{source}"], DrawsPivot(tuple((1 / (1 - stay)).tolist())), words)
-            lift = DrawsPivot(tuple((mixed - share[:, i]).tolist()))
+            lift = DrawsPivot(tuple((mixed - occupied).tolist()))
             out |= self._again(made[f"lift.{source}"], lift, words + ", less resampled occupancy")
         return out
+
+    def _occupancies(self, i: int) -> Array:
+        """Return draws of the occupancy of state i: replicates, or normal ones where units were left out."""
+        share = derived.occupancy(self.replicates)[:, i]
+        if self.interval == "bootstrap":
+            return np.asarray(share)
+        m = share.size
+        se = float(np.sqrt((m - 1) / m * np.sum((share - share.mean()) ** 2)))
+        return float(self.occupancy.iloc[i]) + se * special.ndtri((np.arange(999) + 0.5) / 999)
 
     def _again(self, e: Estimate, pivot: BetaPivot | DrawsPivot, words: str) -> dict[str, Estimate]:
         rest = {k: getattr(e, k) for k in ("method", "unit", "n", "target", "seed", "null")}
@@ -193,22 +214,21 @@ class MarkovChain:
         ``n`` is the number of events of a transition.
         """
         rows = []
-        for key, e in self._estimates.items():
-            parts = [s for s in self.states if key.endswith(f".{s}")]
-            term = key.split(".")[0]
-            target = max(parts, key=len) if parts else ""
-            head = key[len(term) + 1 : len(key) - len(target) - 1] if target else ""
-            two = head in self.states
-            events = self.counts[self.states.index(head), self.states.index(target)] if two else 0
+        names = [(f, p) for f, parts in _names(self).items() for p in parts if p is not None]
+        for family, parts in names:
+            e = self._estimates[".".join((family, *parts))]
+            events: Any = pd.NA
+            if family == "transition":
+                events = int(self.counts[self.states.index(parts[0]), self.states.index(parts[1])])
             rows.append(
                 {
-                    "term": term,
-                    "from": head if two else target or key[len(term) + 1 :],
-                    "to": target if two else "",
+                    "term": family,
+                    "from": parts[0] if parts else "",
+                    "to": parts[1] if len(parts) > 1 else "",
                     "estimate": e.value,
                     "conf.low": e.low,
                     "conf.high": e.high,
-                    "n": int(events) if term == "transition" else pd.NA,
+                    "n": events,
                     "few_events": bool(e.diagnostics.get("few_events", False)),
                     "undefined": int(e.diagnostics.get("undefined", 0)),
                 }
@@ -240,7 +260,9 @@ class MarkovChain:
         """
         from ..plotting.chains import transition_graph, transition_matrix_map
 
-        return {"graph": transition_graph, "matrix": transition_matrix_map}[kind](self, **options)
+        if kind not in ("graph", "matrix"):
+            raise DynstatError("S404", "unknown kind of figure", found=kind, expected="graph | matrix")
+        return (transition_graph if kind == "graph" else transition_matrix_map)(self, **options)
 
     def __str__(self) -> str:
         n = self.n
@@ -325,23 +347,22 @@ def _quantities(
     return {k: (np.asarray(v), b) for k, (v, b) in out.items()}
 
 
-def _names(c: MarkovChain) -> dict[str, list[str | None]]:
-    """Return the name of every entry of every quantity, None for entries that hold nothing."""
-    k, states = len(c.states), c.states
-    one: list[str | None] = list(states)
-    out: dict[str, list[str | None]] = {"transition": [f"{a}.{b}" for a in states for b in states]}
+def _names(c: MarkovChain) -> dict[str, list[tuple[str, ...] | None]]:
+    """Return the states (or the number) that every entry of every quantity is named by, None for no entry."""
+    states = c.states
+    pairs: list[tuple[str, ...] | None] = [(a, b) for a in states for b in states]
+    out: dict[str, list[tuple[str, ...] | None]] = {"transition": pairs}
     for family in ("self_transition", "lift", "exit", "dwell", "occupancy", "stationary", "recurrence"):
-        out[family] = one
-    out["first_passage"] = [None if a == b else f"{a}.{b}" for a in states for b in states]
-    out["timescale"] = [str(i) for i in range(2, k + 1)]
-    out["spectral_gap"] = [""]
-    out["entropy_rate"] = [""]
+        out[family] = [(a,) for a in states]
+    out["first_passage"] = [None if a == b else (a, b) for a in states for b in states]
+    out["timescale"] = [(str(i),) for i in range(2, len(states) + 1)]
+    out["spectral_gap"] = out["entropy_rate"] = [()]
     if c.absorbing:
         ends = [states[i] for i in c.absorbing]
-        out["absorption"] = [None if a in ends else f"{a}.{b}" for a in states for b in ends]
-        out["absorption_steps"] = [None if a in ends else a for a in states]
+        out["absorption"] = [None if a in ends else (a, b) for a in states for b in ends]
+        out["absorption_steps"] = [None if a in ends else (a,) for a in states]
     if c.groups is not None:
-        out["lumpability"] = [""]
+        out["lumpability"] = [()]
     return out
 
 
