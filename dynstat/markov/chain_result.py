@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from ..errors import DynstatError
 from ..inference.estimate import AdjustedDrawsPivot, BetaPivot, DrawsPivot, Estimate, TPivot
 from ..inference.unit_interval import unit_interval
 from . import derived
+from .lumping import lumpability_null
 from .rare_events import FEW, effective_trials, rare_pivot
 
 if TYPE_CHECKING:
@@ -128,6 +129,10 @@ class MarkovChain:
                 if family == "lift":
                     bounds = (-float(occupancy[i]), 1 - float(occupancy[i]))
                 out[key] = self._made(key, float(value[i]), replicates[:, i], bounds)
+        if self.groups is not None:
+            codes = np.unique(np.array(self.groups), return_inverse=True)[1].tolist()
+            null = lumpability_null(self.unit_counts, codes, rng=self.seed or 0)
+            out["lumpability"] = replace(out["lumpability"], null=null)
         if self.interval != "dirichlet":
             out |= self._rare(out, effective)
         return out

@@ -227,6 +227,7 @@ def test_lag_and_groups():
         s, replicates=99, groups={"STABLE": "low", "HIDDEN_TURBULENCE": "high", "COMMITTED": "low"}
     )
     assert lumped["lumpability"].value == pytest.approx(derived.lumpability(lumped.counts, [0, 1, 0]))
+    assert 0 < lumped["lumpability"].null["p"] <= 1
 
 
 def test_shapes_of_the_result():

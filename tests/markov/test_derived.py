@@ -149,3 +149,19 @@ def test_lumpability():
         d.lumpability(n, [0, 1])
     with pytest.raises(DynstatError, match="S404"):
         d.absorption(n / n.sum(1, keepdims=True), [7])
+
+
+def test_lumpability_null_tells_a_grouping_from_a_wrong_one():
+    from dynstat.markov.lumping import lumpability_null
+
+    # 0 and 1 go to {0, 1} with .7, 2 and 3 with .4: lumpable so, not as {0, 2} and {1, 3}.
+    p = np.array([[0.6, 0.1, 0.2, 0.1], [0.3, 0.4, 0.1, 0.2], [0.2, 0.2, 0.1, 0.5], [0.1, 0.3, 0.4, 0.2]])
+    rng = np.random.default_rng(6)
+    rows = np.array([[rng.multinomial(10, p[i]) for i in range(4)] for _ in range(60)])
+    right = lumpability_null(rows, [0, 0, 1, 1], rng=1)
+    wrong = lumpability_null(rows, [0, 1, 0, 1], rng=1)
+    assert right["p"] > 0.05 and wrong["p"] == 1 / 1000
+    assert 0 < right["mean"] < right["q95"] < d.lumpability(rows.sum(axis=0), [0, 1, 0, 1])
+    # Copies of a unit's transitions add nothing: the null is as wide as before.
+    copied = lumpability_null(9 * rows, [0, 0, 1, 1], rng=1)
+    assert copied["mean"] == pytest.approx(right["mean"], rel=0.15)
