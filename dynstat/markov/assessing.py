@@ -252,8 +252,11 @@ def _bootstrap(
     """Measure the sums of units drawn with replacement."""
     shape = unit_tables.shape[1:]
     flat = unit_tables.reshape(unit_tables.shape[0], -1)
-    weights = resampler.weights(bootstrap, rng).astype(np.float64)
-    return measure((weights[c] @ flat).reshape(-1, *shape) for c in chunks(bootstrap, flat.shape[1]))
+    parts = chunks(bootstrap, max(flat.shape))
+    return measure(
+        (resampler.weights(c.stop - c.start, rng).astype(np.float64) @ flat).reshape(-1, *shape)
+        for c in parts
+    )
 
 
 def _effect(

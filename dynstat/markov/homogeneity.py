@@ -175,7 +175,7 @@ def permuted_tables(
     b = ways.labels.shape[0]
 
     def made() -> Iterator[Array]:
-        for c in chunks(b, layers * groups * k):
+        for c in chunks(b, max(layers * groups * k, at.size)):
             summed = group_tables(ways.labels[c], counts, groups)
             yield np.moveaxis(summed.reshape(-1, groups, layers, k), 1, 2)
 
