@@ -68,22 +68,26 @@ def unit_interval(
 
     Chosen by calibration: coverage of nominal 95 %, four states, units of 48 steps whose matrices vary by a
     Dirichlet law of concentration c; mean over cells of transition probabilities, lifts, stationary shares,
-    first passages, in this order. 1,000 data sets, crossed 600, percentiles 400: the Monte-Carlo error of a
-    single cell is .007, .009, .011.
+    first passages, in this order; 1,000 data sets (percentiles 400).
 
     ===================================  =====================  =====================  =====================
     data                                 this                   expanded percentile    plain percentile
     ===================================  =====================  =====================  =====================
-    72 units, c = 20                     .955 .953 .956 .956    .948 .941 .947 .945    .942 .934 .943 .939
-    24 units, c = 5                      .953 .946 .954 .955    .928 .930 .949 .941    .911 .911 .930 .925
-    12 units, c = 5                      .957 .954 .954 .958    .914 .930 .931 .933    .876 .887 .891 .895
-    6 models × 24 prompts × 2, c = 5     .940 .941 .949 .950    .931 .936 .948 .944    not kept
-    6 models × 36 prompts × 2, c = 5     .941 .941 .945 .947    .940 .948 .949 .946    not kept
-    6 models × 12 prompts × 2, c = 5     .941 .944 .949 .949    .927 .943 .935 .942    not kept
+    72 units, all alike                  .951 .952 .948 .952    .950 .951 .948 .952    .945 .949 .940 .946
+    72 units, c = 20                     .952 .949 .957 .951    .948 .941 .947 .945    .942 .934 .943 .939
+    72 units, c = 5                      .946 .938 .954 .950    .946 .941 .954 .952    .940 .934 .946 .947
+    24 units, c = 5                      .952 .950 .954 .956    .928 .930 .949 .941    .911 .911 .930 .925
+    12 units, c = 5                      .948 .942 .956 .955    .914 .930 .931 .933    .876 .887 .891 .895
+    6 models × 24 prompts × 2, c = 20    .950 .953 .948 .949    .938 .949 .934 .932
+    6 models × 24 prompts × 2, c = 5     .942 .942 .946 .947    .931 .936 .948 .944
+    6 models × 36 prompts × 2, c = 5     .939 .941 .944 .944    .940 .948 .949 .946
     ===================================  =====================  =====================  =====================
 
-    BCa with t quantiles and jackknife acceleration lies between this and the expanded percentile (.926 at 12
-    units), the delete-unit jackknife on the same scale beside this (.949 at 12). Benchmarks:
+    Single cells: .931 and more with 72 units, .901 and more with 12, .917 and more where crossed. Monte-Carlo
+    error of a cell .007 (400 data sets: .011).
+
+    BCa with t quantiles and jackknife acceleration lies between this and the expanded percentile (transitions
+    .926 at 12 units), the delete-unit jackknife on the same scale beside this (.949 at 12). Run
     ``python -m benchmarks.calibration markov``. Origin dynstat; the parts are published.
 
     In data crossed by model and prompt the prompt is the unit and models are held: the interval speaks of

@@ -40,8 +40,8 @@ def lumpability_null(
 
     Notes
     -----
-    Origin dynstat. An exact grouping of four states was rejected at 5 % in .023, .045, .053 of 400 data sets of
-    36 units (alike, concentration 20, 5); a wrong one always.
+    Origin dynstat. An exact grouping of four states was rejected at 5 % in .023, .045, .053 of 400 data sets
+    of 36 units (alike, concentration 20, 5); a wrong one always.
     """
     generator, seed = as_generator(rng)
     x = np.asarray(unit_counts, dtype=np.float64)
