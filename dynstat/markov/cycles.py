@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate
-from ..inference.resample import Resampler, Rng, as_generator, monte_carlo_p
-from ..inference.unit_interval import unit_interval
+from ..inference.resample import Resampler, Rng, as_generator
 from .competing import Incidence, incidence
+from .cycle_intervals import fates_at, interval
+from .cycle_nulls import QUANTITIES, SIDES, null_beside, null_rows
 from .memoryless import (
     constant_incidence,
     fit_memoryless,
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from .sequences import Sequences
 
 Floats = NDArray[np.float64]
-NULL = "memoryless two-state chain"
-SIDES = ("two-sided", "greater", "less")
-_QUANTITIES = ("reopening", "end_of_text", "kaplan_meier", "naive", "departure")
 _WORDS = {
     "reopening": "reopens (Aalen-Johansen)",
     "end_of_text": "text ends first",
@@ -210,7 +208,7 @@ def reopening(
     Warns
     -----
     DynstatWarning
-        Where h lies beyond the longest stay on record: the value is then NaN unless every stay had ended.
+        Where h lies beyond the longest stay on record and some had not ended: the value is then NaN.
 
     Notes
     -----
@@ -262,27 +260,33 @@ def reopening(
         }
         # A unit without a run of the group is none of its units.
         left = {k: v[own] for k, v in without[group].items()}
+        counted = per_unit[own][:, cells.members(group)].sum(axis=1)
         common: dict[str, Any] = {"level": level, "method": method, "unit": unit, "n": n, "seed": seed}
-        values = {q: float(observed[group][q][0]) for q in _QUANTITIES}
+        values = {q: float(observed[group][q][0]) for q in QUANTITIES}
         table = pd.concat(
             [
-                _null_rows(group, values, simulated[group], "simulated", alternative),
-                _null_rows(group, values, rearranged[group], "within_runs", alternative),
+                null_rows(group, values, simulated[group], "simulated", alternative),
+                null_rows(group, values, rearranged[group], "within_runs", alternative),
             ]
         )
         nulls.append(table)
-        for q in _QUANTITIES:
+        for q in QUANTITIES:
             key = f"{q}.{group}" if group else q
             # Order within runs cannot change how many stays reopen.
             how = "simulated" if q == "naive" else null
-            beside = _beside(table, q, how, null_replicates, alternative)
-            found[key] = _interval(key, values[q], boot[group][q], left[q], common, beside, q)
-        curves.append(_curve(group, observed[group], boot[group], left["curve"], simulated[group], common))
-    if not np.isfinite(found["reopening"].value) or within > int(spells.duration.max()):
+            beside = null_beside(table, q, how, null_replicates, alternative)
+            fates = counted[:, :, [1, 2, 0]].sum(axis=1) if q == "naive" else fates_at(counted, within)
+            kind = int(q == "end_of_text")
+            span = (-1.0, 1.0) if q == "departure" else (0.0, 1.0)
+            found[key] = interval(key, values[q], boot[group][q], left[q], fates, kind, common, beside, span)
+        parts = {k: v[group] for k, v in (("observed", observed), ("boot", boot), ("simulated", simulated))}
+        curves.append(_curve(group, **parts, left=left, counted=counted, common=common))
+    keys = [f"reopening.{g}" if g else "reopening" for g in cells.groups]
+    if unknown := [k.partition(".")[2] or "all" for k in keys if not np.isfinite(found[k].value)]:
         warnings.warn(
-            f"no stay in {spells.state} is on record for {within} tokens: the longest lasts "
-            f"{int(spells.duration.max())}"
-            + ("" if np.isfinite(found["reopening"].value) else ", and the probability is not known"),
+            f"the probability within {within} tokens is not known ({', '.join(unknown)}): no stay in "
+            f"{spells.state} is on record for so long, and some had not ended (the longest: "
+            f"{int(spells.duration.max())})",
             DynstatWarning,
             stacklevel=2,
         )
@@ -336,90 +340,19 @@ def _collect(blocks: Iterable[NDArray[Any]], cells: RunGroups, within: int) -> d
     return {g: {k: np.concatenate([p[k] for p in ps]) for k in ps[0]} for g, ps in parts.items()}
 
 
-def _null_rows(
-    group: str, values: dict[str, float], draws: dict[str, Floats], null: str, alternative: str
-) -> pd.DataFrame:
-    rows = []
-    for q in _QUANTITIES:
-        if q == "naive" and null == "within_runs":
-            continue
-        # Rates are fitted to the data, so what is tested against simulation is the distance from them.
-        tested = "departure" if null == "simulated" and q == "reopening" else q
-        d = draws[q][np.isfinite(draws[q])]
-        t = draws[tested][np.isfinite(draws[tested])]
-        some = d.size > 1
-        rows.append(
-            {
-                "group": group,
-                "statistic": q,
-                "null": null,
-                "observed": values[q],
-                "mean": float(d.mean()) if some else np.nan,
-                "sd": float(d.std(ddof=1)) if some else np.nan,
-                "q025": float(np.quantile(d, 0.025)) if some else np.nan,
-                "q975": float(np.quantile(d, 0.975)) if some else np.nan,
-                "p": _p(values[tested], t, alternative) if some else np.nan,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _p(observed: float, draws: Floats, alternative: str) -> float:
-    if not np.isfinite(observed):
-        return float("nan")
-    # Equal values must compare equal whatever the order of summation.
-    slack = 1e-12
-    above = monte_carlo_p(observed - slack, draws)
-    below = monte_carlo_p(-observed - slack, -draws)
-    if alternative == "greater":
-        return above
-    return below if alternative == "less" else min(1.0, 2 * min(above, below))
-
-
-def _beside(
-    table: pd.DataFrame, quantity: str, how: str, replicates: int, alternative: str
-) -> dict[str, Any]:
-    row = table[(table["statistic"] == quantity) & (table["null"] == how)].iloc[0]
-    words = {"within_runs": "order within runs permuted", "simulated": "runs simulated from fitted rates"}
-    return {
-        "name": NULL,
-        "how": words[how],
-        "p": float(row["p"]),
-        "alternative": alternative,
-        "replicates": replicates,
-        "mean": float(row["mean"]),
-        "sd": float(row["sd"]),
-        "q025": float(row["q025"]),
-        "q975": float(row["q975"]),
-    }
-
-
-def _interval(
-    key: str,
-    value: float,
-    draws: Floats,
-    left: Floats,
-    common: dict[str, Any],
-    null: dict[str, Any] | None,
-    quantity: str,
-) -> Estimate:
-    if common["n"]["units"] < 2:
-        return Estimate(key, value, np.nan, np.nan, interval="none (one unit)", null=null, **common)
-    bounds = (-1.0, 1.0) if quantity == "departure" else (0.0, 1.0)
-    return unit_interval(key, value, draws, jackknife=left, bounds=bounds, null=null, **common)
-
-
 def _curve(
     group: str,
     observed: dict[str, Floats],
     boot: dict[str, Floats],
-    left: Floats,
     simulated: dict[str, Floats],
+    left: dict[str, Floats],
+    counted: NDArray[np.int64],
     common: dict[str, Any],
 ) -> pd.DataFrame:
     f, ended = observed["curve"][0], observed["ended"][0]
     limits = [
-        _interval("", f[i], boot["curve"][:, i], left[:, i], common, None, "reopening") for i in range(f.size)
+        interval("", f[i], boot["curve"][:, i], left["curve"][:, i], fates_at(counted, i + 1), 0, common)
+        for i in range(f.size)
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -383,3 +383,24 @@ def test_nothing_is_warned_of_on_ordinary_data(spells):
         warnings.simplefilter("error")
         reopening(spells, within=4, by="model", **QUICK)
         duration_dependence(spells, **QUICK)
+
+
+def test_an_event_that_never_fails_has_a_limit_nevertheless():
+    # Every stay lasts one or two tokens: within 3 all have reopened, and no text has ended.
+    spells = find_spells(sequences(*["oCoCCoooCo"] * 12))
+    e = reopening(spells, within=3, **QUICK).estimates()
+    assert e["reopening"].value == 1.0 and 0.7 < e["reopening"].low < 0.97 and e["reopening"].high == 1.0
+    assert e["end_of_text"].value == 0.0 == e["end_of_text"].low and 0.03 < e["end_of_text"].high < 0.3
+    assert "Jeffreys" in e["reopening"].interval
+    # A plan can ask for a limit at any level.
+    assert e["reopening"].limit(0.01, "lower") < e["reopening"].low
+
+
+def test_fates_leave_out_what_is_not_known():
+    from dynstat.markov.cycle_intervals import fates_at
+
+    duration, event = np.array([1, 2, 2, 3, 5, 0]), np.array([0, 1, 0, 2, 1, 0], dtype=np.int8)
+    counts = count_spells(duration, event, np.zeros(6, dtype=np.intp), 1, 6)
+    # At 2: one reopened; the one censored at 2, and the two that lasted longer, are inside.
+    assert fates_at(counts, 2).tolist() == [[1.0, 0.0, 3.0]]
+    assert fates_at(counts, 5).tolist() == [[2.0, 1.0, 0.0]]
