@@ -221,8 +221,9 @@ def assess(
                 "n": int(tables[i].sum()),
             }
         )
+    for row, adjusted in zip(rows, holm(p_layers), strict=True):
+        row["p.adjusted"] = float(adjusted)
     table = pd.DataFrame(rows)
-    table["p.adjusted"] = holm(p_layers)
     total = int(df.sum())
     return ChainTest(
         title=title,

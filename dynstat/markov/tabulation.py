@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DynstatError
@@ -160,5 +161,6 @@ def label_codes(sequences: Sequences, column: str, *, what: str) -> tuple[Codes,
             found=f"{missing} of {len(sequences)} sequences",
             mend="select the sequences that have one",
         )
-    names, codes = np.unique(labels[column].astype(str).to_numpy(dtype=str), return_inverse=True)
-    return codes.astype(np.intp), tuple(names.tolist())
+    codes, found = pd.factorize(labels[column])
+    names, place = np.unique([str(f) for f in found], return_inverse=True)
+    return place[codes].astype(np.intp), tuple(names.tolist())
