@@ -199,7 +199,36 @@ class BetaPivot:
         )
 
 
-Pivot = TPivot | DrawsPivot | AdjustedDrawsPivot | BetaPivot
+@dataclass(frozen=True)
+class WaitPivot:
+    """The pivot of a mean waiting time scale/(1 − p), from that of the probability p to wait one step more.
+
+    Attributes
+    ----------
+    stay : BetaPivot
+        Of p.
+    scale : float
+        Duration of a step.
+    """
+
+    stay: BetaPivot
+    scale: float = 1.0
+
+    def limit(self, alpha: float, side: Side) -> float:
+        """Return the one-sided limit at level 1 − alpha; infinity where p has no upper limit below 1."""
+        p = self.stay.limit(alpha, side)
+        return self.scale / (1 - p) if p < 1 else np.inf
+
+    def p_above(self, value: float) -> float:
+        """Return the one-sided p of H0: parameter <= value."""
+        return self.stay.p_above(1 - self.scale / value if value > 0 else 0.0)
+
+    def p_below(self, value: float) -> float:
+        """Return the one-sided p of H0: parameter >= value."""
+        return self.stay.p_below(1 - self.scale / value if value > 0 else 0.0)
+
+
+Pivot = TPivot | DrawsPivot | AdjustedDrawsPivot | BetaPivot | WaitPivot
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ..errors import DynstatError
-from ..inference.estimate import AdjustedDrawsPivot, BetaPivot, DrawsPivot, Estimate, TPivot
+from ..inference.estimate import AdjustedDrawsPivot, BetaPivot, DrawsPivot, Estimate, TPivot, WaitPivot
 from ..inference.unit_interval import unit_interval
 from . import derived
 from .lumping import lumpability_null
@@ -148,10 +148,7 @@ class MarkovChain:
             "seed": self.seed,
         }
         if self.interval == "bootstrap":
-            left = None
-            return unit_interval(
-                key, value, draws, jackknife=left, bounds=bounds, unit=self.unit, target=target, **rest
-            )
+            return unit_interval(key, value, draws, bounds=bounds, unit=self.unit, target=target, **rest)
         kept = draws[np.isfinite(draws)]
         notes = {"replicates": draws.size, "undefined": draws.size - kept.size}
         rest |= {"diagnostics": notes, "target": target}
@@ -189,8 +186,11 @@ class MarkovChain:
             occupied = self._occupancies(i)
             grid = (np.arange(occupied.size) + 0.5) / occupied.size
             stay = special.betaincinv(pivot.a, pivot.b, grid)
+            if pivot.closed == "lower":
+                # No event: 0 is as likely as anything below the median.
+                stay = np.where(grid < 0.5, 0.0, stay)
             mixed = np.random.default_rng(0).permutation(stay)
-            out |= self._again(made[f"dwell.{source}"], DrawsPivot(tuple((1 / (1 - stay)).tolist())), words)
+            out |= self._again(made[f"dwell.{source}"], WaitPivot(pivot, self.lag), words)
             lift = DrawsPivot(tuple((mixed - occupied).tolist()))
             out |= self._again(made[f"lift.{source}"], lift, words + ", less resampled occupancy")
         return out
@@ -204,7 +204,9 @@ class MarkovChain:
         se = float(np.sqrt((m - 1) / m * np.sum((share - share.mean()) ** 2)))
         return float(self.occupancy.iloc[i]) + se * special.ndtri((np.arange(999) + 0.5) / 999)
 
-    def _again(self, e: Estimate, pivot: BetaPivot | DrawsPivot, words: str) -> dict[str, Estimate]:
+    def _again(
+        self, e: Estimate, pivot: BetaPivot | DrawsPivot | WaitPivot, words: str
+    ) -> dict[str, Estimate]:
         rest = {k: getattr(e, k) for k in ("method", "unit", "n", "target", "seed", "null")}
         notes = dict(e.diagnostics) | {"few_events": True}
         return {

@@ -273,11 +273,17 @@ class Sequences:
         if isinstance(which, str):
             try:
                 picked = np.flatnonzero(self.labels.eval(which).to_numpy(dtype=bool))
-            except (pd.errors.UndefinedVariableError, AttributeError) as error:
+            except (
+                pd.errors.UndefinedVariableError,
+                AttributeError,
+                SyntaxError,
+                ValueError,
+                TypeError,
+            ) as error:
                 raise DynstatError(
                     "S407",
-                    str(error),
-                    where=which,
+                    f"the query cannot be answered: {error}",
+                    where="labels",
                     found=which,
                     expected=", ".join(map(str, self.labels.columns)),
                 ) from None

@@ -159,6 +159,9 @@ def test_rare_transition():
     post = stats.beta(x * shrink + 0.5, (n - x) * shrink + 1.0)
     assert e.limit(0.05, "upper") == pytest.approx(post.ppf(0.95))
     assert c["exit.COMMITTED"].low == pytest.approx(1 - e.high)
+    dwell = c["dwell.COMMITTED"]
+    assert [dwell.low, dwell.high] == pytest.approx([1 / (1 - e.low), 1 / (1 - e.high)])
+    assert dwell.pivot.p_below(dwell.high) == pytest.approx(0.025) == e.pivot.p_below(e.high)
     never = c["transition.STABLE.COMMITTED"]
     assert never.value == never.low == 0 and 0 < never.high < 0.1
     lift = c["lift.COMMITTED"]
@@ -166,6 +169,25 @@ def test_rare_transition():
     assert lift.limit(0.05, "upper") == pytest.approx(
         e.limit(0.05, "upper") - c["occupancy.COMMITTED"].value, abs=0.02
     )
+
+
+def test_states_without_a_stay_or_without_an_exit():
+    lists = [["A_STATE", "B_STATE"] * 8 + ["END"] * 6 for _ in range(9)]
+    s = Sequences.from_lists(lists, labels={"prompt": list("abcdefghi")})
+    with pytest.warns(DynstatWarning, match="END is entered and never left"):
+        c = chain(s, replicates=99, lag=1)
+    a, end = c["dwell.A_STATE"], c["dwell.END"]
+    assert a.value == a.low == 1 and 1 < a.high < 2
+    assert end.value == end.high == np.inf and 2 < end.low < np.inf
+    lift = c["lift.A_STATE"]
+    assert lift.low <= lift.value < lift.high
+
+
+def test_empty_input():
+    with pytest.raises(DynstatError, match="S406"):
+        chain(Sequences.from_lists([]), unit="sequence")
+    empty = pd.DataFrame({"run": [], "token": [], "state": []})
+    assert len(Sequences.from_frame(empty, sequence="run")) == 0
 
 
 def test_design_effect_of_identical_sequences_is_their_number():

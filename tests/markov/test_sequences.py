@@ -91,6 +91,7 @@ def test_select_and_split():
     [
         ("S407", lambda f: Sequences.from_frame(f, sequence="run", states=["x"])),
         ("S407", lambda f: Sequences.from_frame(f, sequence="run").select("model == 'm'")),
+        ("S407", lambda f: Sequences.from_frame(f, sequence="run").select("run ==")),
         ("S407", lambda f: unit_codes(Sequences.from_frame(f, sequence="run"), "prompt")),
         ("S407", lambda f: Sequences.from_lists([["x"]], labels={"run": ["a", "b"]})),
         ("S404", lambda f: Sequences.from_frame(f, sequence="run", order="position")),
