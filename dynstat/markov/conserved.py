@@ -13,9 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DynstatError
-from ..inference.estimate import Estimate
+from ..inference.estimate import DrawsPivot, Estimate
 from ..inference.unit_interval import unit_interval
 from .surrogates import NULLS
+from .zero_events import shares_of_none
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,10 +97,22 @@ class Motifs:
             "replicates": int(self._common["diagnostics"]["surrogates"]),
             "mean": 1.0,
         }
+        key, draws = f"enrichment.{null}.{group}.{motif}", side.draws[:, g, m]
+        if self.counts[g, m] == 0 and side.expected[g, m] > 0:
+            units = int(self._common["n"]["units"])
+            away = units * shares_of_none(units) / side.expected[g, m]
+            return Estimate.from_pivot(
+                key,
+                0.0,
+                DrawsPivot(tuple(away.tolist())),
+                interval=f"Jeffreys limit for {units} units without the motif",
+                null=beside,
+                **self._common,
+            )
         return unit_interval(
-            f"enrichment.{null}.{group}.{motif}",
+            key,
             float(side.enrichment[g, m]),
-            side.draws[:, g, m],
+            draws,
             bounds=(0.0, np.inf),
             null=beside,
             **self._common,

@@ -12,11 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DynstatError
-from ..inference.estimate import Estimate
+from ..inference.estimate import DrawsPivot, Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from ..inference.unit_interval import unit_interval
 from .sequences import Sequences, unit_codes
 from .surrogates import NULLS, aligned, label_codes, null_sequences
+from .zero_events import shares_of_none
 
 NEVER = "(none of them)"
 
@@ -153,6 +154,10 @@ def first_visits(
     of_group, groups = label_codes(sequences, group)
     resampler = unit_codes(sequences, unit)
     units = resampler.n_units
+    if units < 2:
+        raise DynstatError(
+            "S403", "one unit cannot be resampled", where=unit, found=units, expected="at least 2"
+        )
     cell = of_group * units + resampler.units
     cells = len(groups) * units
     generator, seed = as_generator(rng)
@@ -218,12 +223,23 @@ def first_visits(
         with np.errstate(divide="ignore", invalid="ignore"):
             sampled = weights @ np.stack([o, o - e], axis=1) / (weights @ n)[:, None]
         here = {**common, "null": beside, "n": {**common["n"], "sequences": int(n.sum())}}
-        estimates[f"share{suffix}"] = unit_interval(
-            f"share{suffix}", float(share), sampled[:, 0], bounds=(0.0, 1.0), **here
-        )
-        estimates[f"difference{suffix}"] = unit_interval(
-            f"difference{suffix}", float(gap), sampled[:, 1], bounds=(-1.0, 1.0), **here
-        )
+        for key, value, column, low in (("share", share, 0, 0.0), ("difference", gap, 1, -1.0)):
+            name = f"{key}{suffix}"
+            if 0 < share < 1:
+                estimates[name] = unit_interval(
+                    name, float(value), sampled[:, column], bounds=(low, 1.0), **here
+                )
+                continue
+            away = shares_of_none(units)
+            draws_at = (away if share == 0 else 1 - away) - (share - value)
+            estimates[name] = Estimate.from_pivot(
+                name,
+                float(value),
+                DrawsPivot(tuple(draws_at.tolist())),
+                interval=f"Jeffreys limit for {units} units of {unit} without exception",
+                target="panel",
+                **here,
+            )
     table = _table(names, groups, every, expected, spread, replicates)
     return FirstVisits(names, table, estimates)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 
 from dynstat.errors import DynstatError
 from dynstat.markov import Sequences, first_visits
@@ -73,6 +74,18 @@ def test_a_rule_of_order_is_more_than_the_trend() -> None:
     assert r.estimate.low > 0 and r.estimate.null is not None and r.estimate.null["p"] == 0.005
     assert "SURFACE_BRANCHING > STABLE" in str(r) and r.glance()["sequences"].item() == 200
     assert {"share.0", "difference.1"} <= set(r.estimates())
+
+
+def test_an_order_never_seen_has_an_interval() -> None:
+    r = first_visits(sequences(np.tile([0, 1, 2, 2], (40, 1))), STATES[::-1], replicates=99, bootstrap=99)
+    share = r.estimates()["share"]
+    # Jeffreys: the 97.5 % point of Beta(1/2, 20 + 1/2).
+    assert (share.value, share.low) == (0, 0) and share.high == pytest.approx(
+        stats.beta.ppf(0.975, 0.5, 20.5), rel=0.02
+    )
+    assert r.estimate.high == pytest.approx(share.high)
+    always = first_visits(sequences(np.tile([0, 1, 2, 2], (40, 1))), STATES, replicates=99, bootstrap=99)
+    assert always.estimates()["share"].high == 1 and always.estimate.low == pytest.approx(-share.high)
 
 
 def test_bad_input() -> None:
