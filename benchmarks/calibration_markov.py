@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
+from benchmarks.calibration_motifs import dwell_levels, motif_levels
 from dynstat.errors import DynstatWarning
 from dynstat.inference.unit_interval import unit_interval
 from dynstat.markov import Sequences, chain, count_transitions, derived
@@ -260,6 +261,8 @@ def limits_of_rare_transitions(verdict: Verdict) -> None:
 SECTIONS: tuple[Callable[[Verdict], None], ...] = (
     coverage_where_prompts_differ,
     limits_of_rare_transitions,
+    motif_levels,
+    dwell_levels,
 )
 
 
