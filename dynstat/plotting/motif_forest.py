@@ -157,7 +157,9 @@ def _chosen(table: pd.DataFrame, largest: int) -> list[str]:
 def _ticks(axes: np.ndarray, table: pd.DataFrame, minimum: float) -> None:
     seen = table.loc[table["estimate"] > 0, ["estimate", "conf.high"]].to_numpy(dtype=float)
     top = float(np.nanmax(seen[np.isfinite(seen)], initial=2.0))
-    places = [v for v in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if v <= max(2 * top, 2)]
+    # A wide range, or many panels, leaves room for every second power of two.
+    every = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)[:: 2 if top > 12 or len(axes) > 2 else 1]
+    places = [v for v in every if v <= max(2 * top, 2)]
     for ax in axes:
         ax.minorticks_off()
         ax.set_xticks(places, [f"{v:g}" for v in places])
