@@ -114,7 +114,29 @@ class Reclustering:
         # Too few different items to form the clusters: each is one.
         if len(values) <= self.k:
             return np.arange(len(values))
+        if self.linkage is not None:
+            return _cut_one(values, self.k, self.linkage)
         return as_labels(self.run(values), len(values))
+
+
+def _cut_one(values: Array, k: int, linkage: str) -> Codes:
+    """Return k clusters of one set, labels in no order: what `recluster` gives, without numbering it."""
+    from scipy.cluster import hierarchy
+
+    n = len(values)
+    tree = hierarchy.linkage(values, linkage)
+    above = np.arange(2 * n - 1)
+    merged = tree[: n - k, :2].astype(np.intp)
+    above[merged] = np.arange(n, 2 * n - k)[:, None]
+    # Every step doubles the distance that is looked up, until all are at their top.
+    while True:
+        higher = above[above]
+        if np.array_equal(higher, above):
+            break
+        above = higher
+    tops = np.zeros(2 * n - 1, dtype=np.intp)
+    tops[above[:n]] = 1
+    return np.asarray((np.cumsum(tops) - 1)[above[:n]])
 
 
 def choosing(partition: Partition) -> Clusterer | None:
