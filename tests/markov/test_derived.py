@@ -48,7 +48,7 @@ def test_two_states(a, b):
     assert d.entropy_rate(p) == pytest.approx(pi @ h, rel=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(matrices())
 def test_passage_equals_a_walk_through_time(p):
     got = d.mean_first_passage(p)
