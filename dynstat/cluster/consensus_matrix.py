@@ -233,8 +233,9 @@ def consensus(
 
     ``M_k(i, j)`` is the share of the subsamples holding i and j in which they lie in one of k clusters. For
     every k: its distribution over pairs, PAC (:func:`pac`), the area under the distribution
-    ``A_k = Σ (x_i − x_{i−1}) CDF(x_i)`` over the sorted values, and its relative growth from the k before (of
-    the first k: A_k itself).
+    ``A_k = ∫₀¹ CDF_k(x) dx``, and its relative growth from the k before (of the first k: A_k itself). Monti's
+    sum over the sorted values, Σ (x_i − x_{i−1}) CDF(x_i), comes to the same with many pairs; where all are 0
+    or 1 it is 1 whatever the shares.
 
     No k is chosen: growth of the area and low PAC single out some k in any data. ``p``: the share, with the
     data counted in, of structureless sets whose PAC, over the same subsamples, is at most that of the data;
@@ -373,8 +374,8 @@ def _pac(pairs: Array, low: float = 0.1, high: float = 0.9) -> Array:
 
 
 def _area(pairs: Array) -> float:
-    x = np.sort(pairs[np.isfinite(pairs)])
-    return float(np.sum(np.diff(x) * np.searchsorted(x, x[1:], side="right") / x.size))
+    """Return ∫₀¹ CDF(x) dx, which is 1 less the mean."""
+    return float(1 - np.nanmean(pairs))
 
 
 def _distribution(pairs: Array) -> Array:

@@ -165,7 +165,9 @@ class PairSurvival:
         """Return one sentence that says which pairs survive, and against what."""
         f, q = self.thresholds
         found = self.pairs_found()
-        names = "; ".join(f"{a} with {b}" for a, b in found) if found else "no pair"
+        names = "; ".join(f"{a} with {b}" for a, b in found[:8]) if found else "no pair"
+        if len(found) > 8:
+            names = f"{len(found)} ({names}; and {len(found) - 8} more)"
         return (
             f"Of {len(self.table)} pairs {names} {'survives' if len(found) <= 1 else 'survive'} "
             f"(frequency at least {f:g}, q at most {q:g}, against {self.null.shape[0]} structureless clouds)."
@@ -205,6 +207,7 @@ def pair_survival(
     clouds: int | None = None,
     null_replicates: int = 200,
     null: str = "rotation",
+    coherent: bool = False,
     paired: bool = True,
     level: float = 0.95,
     rng: Rng = 0,
@@ -226,6 +229,10 @@ def pair_survival(
     data counted in, of clouds in which at least r pairs reach f, that is, in which the r-th highest pair
     does. q: Benjamini and Hochberg's over all pairs. ``p.any``, beside it: the share of clouds in which any
     pair reaches f; small values hold the family-wise error without regard to rank.
+
+    p falls with rank as well as with frequency, so a pair may survive while one of higher frequency does not.
+    `coherent` takes those in: all pairs at least as frequent as a survivor survive. In structureless data
+    that adds no error, since something survives exactly where it did before.
 
     q speaks against structureless data as a whole. Where some pairs are real, the best of the others is held
     against a lower rank of the clouds, and may pass more often than `q` says: read the list of survivors as
@@ -249,6 +256,8 @@ def pair_survival(
         Replicates a cloud; p compares them with the same first replicates of the data.
     null : {"rotation", "gaussian"}
         How X* is made; "gaussian" fits mean and covariance, which with few items is conservative.
+    coherent : bool
+        Whether what is more frequent than a survivor survives too. Off, each pair answers for itself.
     paired : bool
         Whether one draw of units serves all items.
     level : float
@@ -303,6 +312,12 @@ def pair_survival(
     low, high = jeffreys(shared[i, j], b, level)
     seen = shared[i, j] / b
     whole = hierarchical(features, name, k=k, metric=metric)
+    survives = (seen >= frequency) & (adjusted <= q)
+    passed_over = 0
+    if survives.any():
+        above = (seen >= seen[survives].min()) & ~survives
+        passed_over = 0 if coherent else int(above.sum())
+        survives |= above & coherent
     table = pd.DataFrame(
         {
             "item_1": np.array(units.items, dtype=object)[i],
@@ -316,10 +331,15 @@ def pair_survival(
             "q": adjusted,
             "p.any": p_any,
             "together": whole.labels[i] == whole.labels[j],
-            "survives": (seen >= frequency) & (adjusted <= q),
+            "survives": survives,
         }
     ).sort_values(["frequency", "rank"], ascending=[False, True], kind="stable", ignore_index=True)
     notes = _notes(count, m, q, left_out, units.unit, first, spread, frequency)
+    if passed_over:
+        notes.append(
+            f"{passed_over} pairs are at least as frequent as a survivor and do not survive, since clouds "
+            "reach that at their rank: coherent=True takes them in"
+        )
     for note in notes:
         warnings.warn(note, DynstatWarning, stacklevel=2)
     n = {

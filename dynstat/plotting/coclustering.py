@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DynstatError
@@ -66,19 +66,17 @@ def heat_map(
             size = 8.0 if n <= 12 else 5.8 if n <= 18 else 4.4
             for i, j in zip(*np.nonzero(~np.eye(n, dtype=bool)), strict=True):
                 _cell(ax, int(i), int(j), shown[i, j], size)
-        place = {name: i for i, name in enumerate(names)}
-        for a, b in outlined:
-            for x, y in ((place[a], place[b]), (place[b], place[a])):
-                ax.add_patch(
-                    Rectangle(
-                        (x - 0.46, y - 0.46),
-                        0.92,
-                        0.92,
-                        fill=False,
-                        edgecolor=OKABE_ITO["vermillion"],
-                        linewidth=1.8,
-                    )
-                )
+        pairs = list(outlined)
+        if pairs:
+            place = {name: i for i, name in enumerate(names)}
+            inside = np.zeros((n, n), dtype=bool)
+            for one, other in pairs:
+                inside[place[one], place[other]] = inside[place[other], place[one]] = True
+            # A block of survivors is one box, its diagonal included.
+            beside = np.diagonal(inside, 1)
+            inside[range(n), range(n)] = np.append(beside, False) | np.insert(beside, 0, False)
+            _outline(ax, inside)
+            ax.set_title("outlined: survives", loc="left", color=OKABE_ITO["vermillion"])
         if n <= _NAMED:
             short = [shorten(name, length) for name in names]
             ax.set_xticks(range(n), short, rotation=90, fontsize=tick)
@@ -106,7 +104,8 @@ def describe_heat_map(
     top = np.argsort(-np.nan_to_num(values), kind="stable")[:6]
     words = "; ".join(f"{items[i[t]]} with {items[j[t]]} {number(values[t])}" for t in top)
     pairs = [f"{a} with {b}" for a, b in outlined]
-    kept = f" Outlined, as they survive: {'; '.join(pairs)}." if pairs else ""
+    rest = f"; and {len(pairs) - 12} more" if len(pairs) > 12 else ""
+    kept = f" Outlined, as they survive: {'; '.join(pairs[:12])}{rest}." if pairs else ""
     return (
         f"Heat map of how often two of {len(items)} items fall in one cluster. "
         f"{int(np.sum(values >= 0.95))} of {values.size} pairs reach .95, "
@@ -157,8 +156,11 @@ def consensus_distributions(
             ax.set_ylim(0, 1.02)
             ax.set_xticks([0, 0.1, 0.5, 0.9, 1], ["0", ".1", ".5", ".9", "1"])
             ax.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
-        for ax in axes[len(ks) :]:
-            ax.set_visible(False)
+        for at, ax in enumerate(axes):
+            ax.set_visible(at < len(ks))
+            # The lowest panel of every column has the numbers.
+            if at < len(ks) <= at + columns:
+                ax.tick_params(labelbottom=True)
         fig.supxlabel("consensus of a pair", fontsize=9)
         fig.supylabel("share of pairs at most there", fontsize=9)
         return fig
@@ -191,6 +193,23 @@ def _order(shares: NDArray[np.float64], linkage: ArrayLike | None) -> NDArray[np
         np.fill_diagonal(away, 0.0)
         linkage = join(squareform(away, checks=False), "average")
     return np.asarray(leaves_list(np.asarray(linkage, dtype=np.float64)), dtype=np.intp)
+
+
+def _outline(ax: Any, inside: NDArray[np.bool_]) -> None:
+    """Draw the border between marked cells and all others: a box about every block, not about every cell."""
+    n = len(inside)
+    padded = np.pad(inside, 1)
+    lines = []
+    for i, j in np.argwhere(padded[1:, :] != padded[:-1, :]):
+        lines.append([(j - 1.5, i - 0.5), (j - 0.5, i - 0.5)])
+    for i, j in np.argwhere(padded[:, 1:] != padded[:, :-1]):
+        lines.append([(j - 0.5, i - 1.5), (j - 0.5, i - 0.5)])
+    width = 2.0 if n <= 24 else 1.2
+    ax.add_collection(
+        LineCollection(
+            lines, colors=OKABE_ITO["vermillion"], linewidths=width, capstyle="projecting", zorder=5
+        )
+    )
 
 
 def _cell(ax: Any, i: int, j: int, value: float, size: float) -> None:

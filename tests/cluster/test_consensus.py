@@ -36,10 +36,13 @@ def test_matrices_equal_a_slow_loop():
         np.testing.assert_allclose(made.curves[k], cdf)
 
 
-def test_area_is_montis_sum():
-    x = [0.2, 0.0, 0.7, 0.2]
-    # Steps 0 → .2 at CDF .75, .2 → .7 at 1; the tie adds nothing.
-    assert _area(np.array(x)) == pytest.approx(0.2 * 0.75 + 0.5)
+def test_area_is_that_under_the_distribution():
+    x = np.random.default_rng(0).random(50).round(2)
+    fine = np.linspace(0, 1, 100_001)
+    assert _area(x) == pytest.approx(np.mean(np.searchsorted(np.sort(x), fine, side="right") / 50), abs=1e-4)
+    # Monti's sum has the same limit.
+    many = np.sort(np.random.default_rng(1).random(20_000))
+    assert _area(many) == pytest.approx(np.sum(np.diff(many) * np.arange(2, 20_001) / 20_000), abs=1e-3)
 
 
 def test_planted_clusters_are_clear_and_a_cloud_is_not():

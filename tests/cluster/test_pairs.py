@@ -70,7 +70,7 @@ def test_q_equals_r():
 
 
 def test_nothing_survives_in_one_population():
-    # Family-wise: q at most .05 in at most .05 of panels; 1.5 of 30 are expected at most, 6 by chance once in 300.
+    # Family-wise: q at most .05 in .05 of panels at most: 1.5 of 30; 6 are there by chance once in 300.
     for n, k, noise in ((6, 3, 2.0), (8, 2, 4.0)):
         found = [
             pair_survival(
@@ -96,6 +96,21 @@ def test_planted_clusters_are_found_and_nothing_else():
         assert made.exactly(made.pairs_found())
         exact += made.exactly(wanted)
     assert hits >= 3 and exact >= 1
+
+
+def test_coherent_takes_in_what_is_more_frequent():
+    rng = np.random.default_rng(6)
+    shift = np.zeros((16, 1, 2))
+    shift[8:, 0, 0] = 10
+    units = tensor(shift + 9 * rng.normal(size=(16, 24, 2)))
+    options = {"k": 2, "clouds": 199, "null_replicates": 100, "replicates": 300, "rng": 1}
+    plain = pair_survival(units, **options).table
+    closed = pair_survival(units, coherent=True, **options).table
+    own = (plain["frequency"] >= 0.95) & (plain["q"] <= 0.05)
+    assert plain["survives"].equals(own) and own.any() and not own.all()
+    least = plain.loc[own, "frequency"].min()
+    assert closed["survives"].equals(plain["frequency"] >= least)
+    assert closed["survives"].sum() > own.sum()
 
 
 def test_frequency_alone_shows_nothing_without_noise():
