@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
+from benchmarks.calibration_cycles import coverage_of_cycles, levels_without_memory
 from benchmarks.calibration_motifs import dwell_levels, motif_levels
 from dynstat.errors import DynstatWarning
 from dynstat.inference.unit_interval import unit_interval
@@ -263,6 +264,8 @@ SECTIONS: tuple[Callable[[Verdict], None], ...] = (
     limits_of_rare_transitions,
     motif_levels,
     dwell_levels,
+    coverage_of_cycles,
+    levels_without_memory,
 )
 
 
