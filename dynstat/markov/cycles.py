@@ -114,6 +114,12 @@ class Reopening:
 
         return reopening_curve(self, group)
 
+    def alt_text(self, group: str = "") -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.cycles import alt_text
+
+        return alt_text(self, group)
+
     def __str__(self) -> str:
         e = self._estimates["reopening"]
         table = self.tidy()

@@ -73,6 +73,12 @@ class DurationDependence:
 
         return hazard_by_duration(self)
 
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.cycles import alt_text
+
+        return alt_text(self)
+
     def __str__(self) -> str:
         e, null = self.estimate, self.estimate.null or {}
         return "\n".join(

@@ -166,7 +166,7 @@ def find_spells(
     Notes
     -----
     A run ends at its first end-of-text token, whatever follows it. A token without value neither ends a
-    spell nor stops its clock.
+    spell nor stops its clock. Along layers nothing competes: the last layer censors.
     """
     if hasattr(data, "padded"):
         sequences = cast("Sequences", data)
@@ -181,7 +181,9 @@ def find_spells(
     inside = np.where(padded < 0, -1, padded == list(sequences.states).index(name)).astype(np.int8)
     runs = sequences.labels.reset_index(drop=True)
     ended = np.zeros(len(runs), dtype=np.bool_)
-    if stop in runs.columns:
+    if sequences.axis == "layer":
+        pass  # Layers run out; that is no end of text.
+    elif stop in runs.columns:
         ended |= (runs[stop].astype(str) == "end_of_text").to_numpy()
     else:
         warnings.warn(
@@ -189,7 +191,7 @@ def find_spells(
             DynstatWarning,
             stacklevel=2,
         )
-    if "first_end_of_text" in runs.columns:
+    if sequences.axis == "token" and "first_end_of_text" in runs.columns:
         ended |= runs["first_end_of_text"].to_numpy() >= 0
     made = make_spells(name, inside, runs, ended, _limit(runs, ended, sequences.lengths))
     if at_entry:

@@ -19,6 +19,8 @@ _PUBLIC = {
     "dendrogram": "cluster_trees",
     "condensed_tree": "condensed_trees",
     "partition_map": "partition_maps",
+    "reopening_curve": "cycles",
+    "hazard_by_duration": "cycles",
 }
 __all__ = list(_PUBLIC)
 

@@ -83,6 +83,16 @@ def test_a_named_state_is_held_against_all_others():
     assert e.value.code == "S407" and "RIVALRY" in str(e.value)
 
 
+def test_along_layers_the_last_one_censors():
+    by_layer = Sequences.from_lists(
+        [["OPEN", "COLLAPSE", "COLLAPSE"]],
+        labels={"prompt": ["p"], "stop_reason": ["end_of_text"], "first_end_of_text": [4]},
+        axis="layer",
+    )
+    got = find_spells(by_layer)
+    assert got.event.tolist() == [0] and got.duration.tolist() == [1]
+
+
 @pytest.mark.parametrize("rows", [("ooo", "oo"), ("CCC", "CCo")])
 def test_no_spell_with_a_start_is_an_error(rows):
     with pytest.raises(DynstatError) as e:

@@ -54,7 +54,7 @@ def test_alt_text_holds_the_numbers(result):
     for value in (e.value, e.low, e.high, result.estimates()["naive"].value):
         assert f"{value:.2f}".lstrip("0") in text
     assert f"{len(result.spells)} stays in RIVALRY" in text and "nan" not in text
-    assert "of b" in alt_text(result, "b")
+    assert "of b" in alt_text(result, "b") == result.alt_text("b")
     with pytest.raises(DynstatError) as error:
         alt_text(result, "c")
     assert error.value.code == "S407"
@@ -67,4 +67,4 @@ def test_hazard_figure(spells):
         ax = hazard_by_duration(got).axes[0]
     seen = got.tidy().query("`n.risk` > 0")
     np.testing.assert_allclose(ax.lines[0].get_ydata(), seen["estimate"])
-    assert re.search(r"p = \.\d{3}", alt_text(got))
+    assert re.search(r"p = \.\d{3}", alt_text(got)) and got.alt_text() == alt_text(got)
