@@ -34,9 +34,9 @@ def shuffle_trails(codes: Codes, k: int, size: int, rng: np.random.Generator) ->
     """
     n, length = codes.shape
     out = np.repeat(codes[None], size, axis=0)
-    if not n or length < 3:
-        return out
     valid = codes >= 0
+    if length < 3 or not valid.any():
+        return out
     heads = valid & ~np.concatenate([np.zeros((n, 1), dtype=np.bool_), valid[:, :-1]], axis=1)
     row, start = np.nonzero(heads)
     part = np.cumsum(heads.ravel()).reshape(heads.shape) - 1

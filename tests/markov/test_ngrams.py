@@ -17,6 +17,7 @@ from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.markov import Sequences, motifs
 from dynstat.markov.enrichment import adjusted
 from dynstat.markov.ngrams import Alphabet, count_ngrams
+from dynstat.markov.surrogates import NULLS
 
 STATES = ("SURFACE_BRANCHING", "STABLE", "COMMITTED_NO_BIFURCATION", "HIDDEN_TURBULENCE")
 DEPTH = ("depth", "depth_pooled")
@@ -196,3 +197,13 @@ def test_bad_input() -> None:
     )
     with pytest.warns(DynstatWarning):
         assert motifs(ragged, replicates=199, bootstrap=19).counts.sum() == 3
+
+
+def test_a_group_without_any_state_is_named() -> None:
+    s = Sequences.from_lists(
+        [["a", "b", "a"], ["b", "c", "a"], [None, None], []],
+        labels={"model": ["x", "x", "empty", "empty"], "prompt": ["p", "q", "p", "q"]},
+    )
+    with pytest.warns(DynstatWarning, match="without any 3-gram.*empty"):
+        r = motifs(s, nulls=tuple(NULLS), replicates=239, bootstrap=19)
+    assert r.conserved == () and r.totals.tolist() == [2, 0]
