@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DynstatError
-from ..inference.estimate import Estimate
-from ..inference.resample import Rng
-from ..inference.unit_interval import unit_interval
+from ..errors import DynstatError, DynstatWarning
+from ..inference.estimate import AdjustedDrawsPivot, Estimate
+from ..inference.resample import Rng, as_generator
 from .chance import INDICES, permutation_null
 from .partition import NOISE, Partition
+from .unit_features import UnitFeatures
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -26,6 +27,7 @@ class PairedLabels:
 
     a: Codes
     b: Codes
+    first: Codes  # a with noise as it was
     matched: Codes  # b in the order of a, noise as it was
     items: int
     noise: int
@@ -81,7 +83,7 @@ def paired_labels(a: Any, b: Any, noise: str = "single") -> PairedLabels:
             expected="at least 3",
         )
     words = "noise as single items" if noise == "single" else "noise left out"
-    return PairedLabels(x, y, labels, int(x.size), int(bad.sum()), words)
+    return PairedLabels(x, y, first.labels, labels, int(x.size), int(bad.sum()), words)
 
 
 def _partition(value: Any) -> Partition:
@@ -122,10 +124,13 @@ def adjusted_rand(a: Any, b: Any, **options: Any) -> Estimate:
         Labels of `a` in replicates of a bootstrap of units inside the items (prompts), reclustered.
     draws_b : array_like of int, shape (B, items), optional
         Labels of `b` in the same replicates, where `b` was made from the same units.
-    units : int
-        Number of units behind `draws`.
+    units : UnitFeatures or int
+        What `a` was made from: units are drawn anew and its method repeated. Or the number of units behind
+        `draws`.
+    resamples : int
+        Of `UnitFeatures`, at least 99.
     unit : str
-        What they are.
+        What the units behind `draws` are.
     noise : {"single", "drop"}
     permutations : int
         Where p is not exact.
@@ -136,9 +141,18 @@ def adjusted_rand(a: Any, b: Any, **options: Any) -> Estimate:
     -------
     Estimate
         ``ari``. The null beside it: p (one-sided), exact or drawn, the smallest p that these cluster sizes
-        allow, and the smallest index that reaches .05. Without `draws` there is no interval: one partition of
-        each kind says nothing of its error. (A jackknife over items treats items as a sample, and deleting
-        one item leaves the clusters as they were found: with few items it is far too short.)
+        allow, and the smallest index that reaches .05. Without `units` there is no interval: one partition of
+        each kind says nothing of its error, and a jackknife over items would hold the clusters as found.
+
+    Notes
+    -----
+    The interval speaks of the partition that features without noise of units would give. Noise only takes
+    from agreement: with unstable partitions the ARI of 17 items was .15 where .31 is true, and the upper
+    limits (.95) of the plain percentile covered in 0 to 100 % of data sets. So the upper half of the
+    replicates is divided by the self-agreement of the partition, the mean index of its replicates with
+    itself: limits covered in 98 to 100 %, one-sided, in seven settings with self-agreements of .24 to .73, and
+    in 85 % at .25 where 1 was true; below .4 a warning says so. A partition that does not agree with itself
+    has an upper limit near 1 and can bound nothing. Origin dynstat.
 
     Raises
     ------
@@ -170,7 +184,8 @@ def compare(
     *,
     draws: ArrayLike | None = None,
     draws_b: ArrayLike | None = None,
-    units: int | None = None,
+    units: UnitFeatures | int | None = None,
+    resamples: int = 999,
     unit: str = "prompt",
     noise: str = "single",
     permutations: int = 9999,
@@ -185,7 +200,8 @@ def compare(
         raise DynstatError("S404", "level must lie between 0 and 1", found=level)
     pair = paired_labels(a, b, noise)
     value = INDICES[index].of(pair.a, pair.b)
-    null = permutation_null(pair.a, pair.b, index, permutations=permutations, rng=rng)
+    generator, seed = as_generator(rng)
+    null = permutation_null(pair.a, pair.b, index, permutations=permutations, rng=generator)
     beside = {
         "name": "labels dealt to items at random",
         "p": null.p(value),
@@ -196,58 +212,89 @@ def compare(
         "smallest index at .05": null.critical(0.05),
         "largest index": float(null.values[-1]),
     }
-    n = {"items": pair.items, "clusters a": len(set(pair.a)), "clusters b": len(set(pair.b))}
-    method = "cluster.agreement@1"
-    notes = {"noise": f"{pair.noise} items, {pair.how}"}
-    if draws is None:
-        why = "none (one partition of each kind; give draws)"
-        return Estimate(
-            key or index,
-            value,
-            np.nan,
-            np.nan,
-            level,
-            method,
-            why,
-            "item",
-            n,
-            target="panel",
-            seed=null.seed,
-            diagnostics=notes,
-            null=beside,
-        )
-    if units is None:
+    counts = {"items": pair.items, "clusters a": len(set(pair.a)), "clusters b": len(set(pair.b))}
+    notes: dict[str, Any] = {"noise": f"{pair.noise} items, {pair.how}"}
+    common: dict[str, Any] = {
+        "level": level,
+        "method": "cluster.agreement@1",
+        "target": "panel",
+        "seed": seed if draws is not None or units is not None or not null.exact else None,
+        "diagnostics": notes,
+        "null": beside,
+    }
+    if isinstance(units, UnitFeatures):
+        draws, unit, many = _reclustered(a, units, resamples, generator), units.unit, len(units.units)
+    elif draws is not None and units is None:
         raise DynstatError("S404", "the number of units is not said", expected="units=")
-    moved = _draws_of(index, draws, draws_b, noise, pair)
-    return unit_interval(
-        key or index,
-        value,
-        moved,
-        bounds=(-1.0, 1.0),
-        level=level,
-        method=method,
-        unit=unit,
-        n=n | {"units": units},
-        seed=null.seed,
-        target="panel",
-        diagnostics=notes,
-        null=beside,
+    else:
+        many = units or 0
+    if draws is None:
+        why = "none (one partition of each kind; give units)"
+        return Estimate(key or index, value, np.nan, np.nan, interval=why, unit="item", n=counts, **common)
+    if many < 2:
+        raise DynstatError("S403", "one unit cannot be resampled", where=unit, found=many)
+    moved, again = _moved(index, draws, draws_b, noise, pair)
+    notes |= {"replicates": len(moved), "self-agreement": again}
+    if again < 0.4:
+        warnings.warn(
+            f"the partition agrees with its own replicates at {again:.2f} only: its agreement with others is "
+            "not known, and the interval may be too short",
+            DynstatWarning,
+            stacklevel=3,
+        )
+    pivot = AdjustedDrawsPivot(tuple(_attenuated(value, moved, again).tolist()), many)
+    how = (
+        f"bootstrap of {many} units of {unit}, expanded percentile, upper half over the self-agreement "
+        f"{again:.2f} of the replicates"
+    )
+    return Estimate.from_pivot(
+        key or index, value, pivot, interval=how, unit=unit, n=counts | {"units": many}, **common
     )
 
 
-def _draws_of(
+def _attenuated(value: float, draws: Array, again: float) -> Array:
+    """Return draws whose upper half allows for what noise takes from agreement.
+
+    A partition found from noisy features agrees less with anything than the one without noise would, about
+    by the factor that its replicates agree with itself: index(found, b) ≈ index(true, b)·index(found, true).
+    """
+    ordered = np.sort(draws)
+    half = ordered.size // 2
+    low, high = np.minimum(ordered[:half], value), np.maximum(ordered[half:], value)
+    factor = max(again, 1e-3)
+    return np.concatenate([low, np.where(high > 0, np.minimum(high / factor, 1.0), high)])
+
+
+def _reclustered(a: Any, units: UnitFeatures, resamples: int, rng: Rng) -> Array:
+    if resamples < 99:
+        raise DynstatError("S404", "too few resamples", found=resamples, expected="at least 99")
+    if not isinstance(a, Partition) or a.items != units.items:
+        raise DynstatError(
+            "S407",
+            "the first partition was not made from these units",
+            found=type(a).__name__,
+            expected=f"a Partition of {', '.join(units.items[:4])}, ...",
+        )
+    sets = units.build(units.resampler().weights(resamples, rng))
+    return np.stack([a.recluster(x) for x in sets])
+
+
+def _moved(
     index: str, draws: ArrayLike, draws_b: ArrayLike | None, noise: str, pair: PairedLabels
-) -> Array:
+) -> tuple[Array, float]:
+    """Return the index in every replicate, and how far replicates agree with what they replicate."""
     first = np.asarray(draws)
     other = np.tile(pair.matched, (len(first), 1)) if draws_b is None else np.asarray(draws_b)
-    if first.ndim != 2 or first.shape != other.shape:
+    if first.ndim != 2 or first.shape != other.shape or first.shape[1] != pair.matched.size:
         raise DynstatError(
             "S407",
             "draws are of other items",
             found=f"{first.shape} and {other.shape}",
-            expected="(B, items)",
+            expected=f"(B, {pair.matched.size})",
         )
-    out = []
-    for x, y in zip(first, other, strict=True):
-        out.append(INDICES[index].of(*without_noise(x, y, noise)))
-    return np.array(out)
+    of = INDICES[index].of
+    moved = np.array([of(*without_noise(x, y, noise)) for x, y in zip(first, other, strict=True)])
+    again = float(np.mean([of(*without_noise(x, pair.first, noise)) for x in first]))
+    if draws_b is not None:
+        again *= float(np.mean([of(*without_noise(y, pair.matched, noise)) for y in other]))
+    return moved, min(again, 1.0)

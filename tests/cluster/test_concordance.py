@@ -13,8 +13,10 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from dynstat.cluster.chance import INDICES, permutation_null
 from dynstat.cluster.concordance import adjusted_mutual_information, adjusted_rand
+from dynstat.cluster.linkage_trees import hierarchical
 from dynstat.cluster.partition import Partition
-from dynstat.errors import DynstatError
+from dynstat.cluster.unit_features import UnitFeatures
+from dynstat.errors import DynstatError, DynstatWarning
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "structure.json").read_text())["ari"]
 SHARED = ["GPT-2", "DistilGPT-2", "Phi-1.5", "OPT-125M", "Qwen2.5-0.5B", "TinyLlama-1.1B"]
@@ -117,18 +119,51 @@ def test_noise_is_single_or_dropped():
     assert adjusted_rand([-1] * 5, [0, 0, 1, 1, 1]).null["p"] == 1
 
 
-def test_draws_give_an_interval():
-    rng = np.random.default_rng(3)
-    a = np.repeat([0, 1, 2], 5)
-    b = a.copy()
-    b[[0, 7]] = 2
-    flips = rng.random((400, 15)) < 0.1
-    draws = np.where(flips, rng.integers(0, 3, (400, 15)), a)
-    e = adjusted_rand(a, b, draws=draws, units=24)
-    assert e.low < e.value < e.high <= 1 and e.unit == "prompt" and e.n["units"] == 24
-    assert e.limit(0.05, "upper") < 1.0 or e.high == 1.0
+def _panel(noise, rng, items=17, prompts=24):
+    centre = np.eye(4)[np.arange(items) % 4][:, :3] * 2
+    values = centre[:, None] + rng.normal(0, noise, (items, prompts, 3))
+    names = tuple(f"m{i:02}" for i in range(items))
+    prior = dict(zip(names, (np.arange(items) % 4).tolist(), strict=True))
+    return UnitFeatures(values, names, tuple(map(str, range(prompts))), tuple("xyz")), prior
+
+
+def test_units_give_an_interval():
+    units, prior = _panel(1.0, np.random.default_rng(3))
+    part = hierarchical(units, "ward", k=4)
+    e = adjusted_rand(part, prior, units=units, resamples=199, rng=1)
+    assert e.low <= e.value <= e.high <= 1 and e.unit == "prompt" and e.n["units"] == 24 and e.seed == 1
+    assert e.diagnostics["self-agreement"] > 0.9 and e.low > 0.7
+    labels = np.stack(
+        [part.recluster(x) for x in units.build(units.resampler().weights(199, np.random.default_rng(1)))]
+    )
+    again = adjusted_rand(part, prior, draws=labels, units=24)
+    assert (again.low, again.high) == (e.low, e.high)
+
+
+@pytest.mark.filterwarnings("ignore::dynstat.errors.DynstatWarning")
+def test_noise_does_not_pass_for_dissolved_families():
+    # The partition without noise is the prior: its ARI is 1, that of the one found far lower.
+    covered = 0
+    for s in range(20):
+        units, prior = _panel(4.0, np.random.default_rng(s))
+        part = hierarchical(units, "ward", k=4)
+        e = adjusted_rand(part, prior, units=units, resamples=99, rng=s)
+        assert e.value < 0.8 and e.diagnostics["self-agreement"] < 0.5
+        covered += e.limit(0.05, "upper") > 0.99
+    assert covered >= 19
+
+
+def test_a_partition_that_is_not_found_again_warns():
+    units, prior = _panel(9.0, np.random.default_rng(1))
+    with pytest.warns(DynstatWarning, match="its own replicates"):
+        adjusted_rand(hierarchical(units, "ward", k=4), prior, units=units, resamples=99)
+
+
+def test_draws_that_do_not_move_give_a_point():
+    a, b = np.repeat([0, 1, 2], 5), np.array([2, 0, 0, 0, 0, 1, 1, 2, 1, 1, 2, 2, 2, 2, 2])
     same = adjusted_rand(a, b, draws=np.tile(a, (200, 1)), draws_b=np.tile(b, (200, 1)), units=24)
     assert same.low == same.high == pytest.approx(same.value)
+    assert same.diagnostics["self-agreement"] == 1
 
 
 def test_one_cluster_shows_nothing():
@@ -146,6 +181,8 @@ def test_one_cluster_shows_nothing():
         (lambda: adjusted_rand([0, 1, 1], [0, 1, 1], level=2), "S404"),
         (lambda: adjusted_rand([0, 1, 1], [0, 1, 1], draws=np.zeros((4, 3))), "S404"),
         (lambda: adjusted_rand([0, 1, 1], [0, 1, 1], draws=np.zeros((4, 2)), units=9), "S407"),
+        (lambda: adjusted_rand([0, 1, 1], [0, 1, 1], draws=np.zeros((4, 3)), units=1), "S403"),
+        (lambda: adjusted_rand([0, 1, 1], [0, 1, 1], units=_panel(1.0, np.random.default_rng(0))[0]), "S407"),
     ],
 )
 def test_bad_input(call, code):
