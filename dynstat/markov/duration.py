@@ -14,6 +14,7 @@ from ..inference.estimate import Estimate
 from ..inference.resample import Resampler, Rng, as_generator, monte_carlo_p
 from ..inference.unit_interval import unit_interval
 from .competing import incidence
+from .cycle_intervals import interval
 from .memoryless import duration_scores, duration_slope, rearrange_within_runs
 from .run_groups import RunGroups
 from .spells import Spells, find_spells
@@ -213,20 +214,16 @@ def duration_dependence(
     )
     curves = incidence(observed.sum(axis=0))
     at = _hazard(observed)
-    made = {
-        f"hazard.{d + 1}": unit_interval(
-            f"hazard.{d + 1}",
-            float(at[d]),
-            boot[:, d],
-            bounds=(0.0, 1.0),
-            level=level,
-            method=method,
-            unit=unit,
-            n=n,
-            seed=seed,
-        )
-        for d in range(horizon)
-    }
+    # By unit: how many stays were left at a step and how many were not.
+    by_unit = incidence(per_unit.sum(axis=1))
+    left = _hazard(per_unit.sum(axis=0) - per_unit)
+    common = {"level": level, "method": method, "unit": unit, "n": n, "seed": seed}
+    made = {}
+    for d in range(horizon):
+        out = by_unit.events[:, d, 0]
+        fates = np.column_stack([out, by_unit.at_risk[:, d] - out])
+        key = f"hazard.{d + 1}"
+        made[key] = interval(key, float(at[d]), boot[:, d], left[:, d], fates, 0, common)
     spread = np.concatenate(null_hazard)
     seen = np.isfinite(spread).any(axis=0)
     low, high, mean = (np.full(horizon, np.nan) for _ in range(3))

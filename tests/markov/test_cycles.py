@@ -336,6 +336,10 @@ def test_memory_is_found_and_its_direction_named():
     assert got.glance()["odds.ratio"][0] > 1 and "log odds a doubling" in str(got)
     assert got.hazards["estimate"].iloc[4] > got.hazards["estimate"].iloc[0]
     assert set(got.estimates()) >= {"duration_slope", "hazard.1"}
+    # A step at which all or none of the few still inside leave tells little.
+    few = got.hazards[(got.hazards["n.risk"] > 0) & (got.hazards["n.risk"] < 4)]
+    assert len(few) and (few["conf.high"] - few["conf.low"] > 0.3).all()
+    assert (few["conf.low"] <= few["estimate"]).all() and (few["estimate"] <= few["conf.high"]).all()
 
 
 def test_prompts_that_differ_fool_the_simulated_null_only():
