@@ -1,8 +1,8 @@
 """Speed of clusters and chains: ``python -m benchmarks.structure``.
 
 Every case prints its times, then the targets; exits 1 where one is missed. R's ``fpc::clusterboot`` runs
-where Rscript finds it, in rounds that alternate with dynstat, on the same data, one thread each; times are CPU
-time of the call, medians. Without it the case is measured and not judged. `--quick` runs fewer rounds.
+where Rscript finds it, in rounds that alternate with dynstat, on the same data, one thread each; times are
+CPU time of the call, medians. Without it the case is measured, not judged. `--quick` runs fewer rounds.
 """
 
 from __future__ import annotations
