@@ -150,7 +150,7 @@ def adjusted_rand(a: Any, b: Any, **options: Any) -> Estimate:
     from agreement: with unstable partitions the ARI of 17 items was .15 where .31 is true, and the upper
     limits (.95) of the plain percentile covered in 0 to 100 % of data sets. So the upper half of the
     replicates is divided by the self-agreement of the partition, the mean index of its replicates with
-    itself: limits covered in 98 to 100 %, one-sided, in seven settings with self-agreements of .24 to .73, and
+    itself: limits covered in 98 to 100 %, one-sided, in seven settings at self-agreements of .24 to .73, and
     in 85 % at .25 where 1 was true; below .4 a warning says so. A partition that does not agree with itself
     has an upper limit near 1 and can bound nothing. Origin dynstat.
 

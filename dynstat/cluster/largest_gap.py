@@ -104,6 +104,30 @@ class LargestGap:
         }
         return pd.DataFrame([row])
 
+    @property
+    def verdict(self) -> str:
+        """What the gap shows at .05, and how large a gap would have to be at this n."""
+        t = self.populations
+        by: dict[bool, list[str]] = {True: [], False: []}
+        for name, p in zip(t["population"], t["p.value"], strict=True):
+            by[bool(p <= 0.05)].append(f"{name} (p = {p:.2g})")
+        said = [f"beyond what one population gives: {', '.join(by[True]) or 'none'}"]
+        if by[False]:
+            said.append(f"not beyond: {', '.join(by[False])}")
+        need = f"{t['q95'].min():.2f} to {t['q95'].max():.2f}" if len(t) > 1 else f"{t['q95'].iloc[0]:.2f}"
+        parts = [
+            f"{len(self.cells)} {self.item}s: a gap of {self.gap_share:.2f} of the range is "
+            f"{'; '.join(said)}.",
+            f"At this n it must reach {need} of the range, by population, for p of .05.",
+        ]
+        if self.gap.pivot is None:
+            parts.append("The gap itself has no interval: nothing varies inside a cell.")
+        if not self.left_out["kept"].all():
+            parts.append(
+                f"The groups change without {', '.join(self.left_out['cell'][~self.left_out['kept']])}."
+            )
+        return " ".join(parts)
+
     def plot(self) -> Figure:
         """Draw the values with the gap, and the gap share beside every null.
 
@@ -176,7 +200,7 @@ def largest_gap_test(
     resamples: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
-    item: str = "item",
+    item: str = "",
 ) -> LargestGap:
     """Test whether the largest gap of a small sample is larger than one population gives.
 
@@ -193,8 +217,8 @@ def largest_gap_test(
 
     Parameters
     ----------
-    values : Series, mapping, array_like, shape (n,), or UnitFeatures
-        At least three cells.
+    values : Series, mapping, array, labelled array, or UnitFeatures
+        One number an item; at least three cells.
     population : str or sequence of str
         normal, uniform, t3, exponential; "all".
     cell : mapping of item to cell, or sequence, shape (n,), optional
@@ -210,13 +234,13 @@ def largest_gap_test(
     level : float
     rng : Generator or int
     item : str
-        What a cell stands for.
+        What a cell stands for. Default: the name of the index, or "item".
 
     Raises
     ------
     DynstatError
-        S403 fewer than three cells; S404 arguments, values that are not finite, logs of values that are not
-        positive; S405 all cells equal; S407 items without a cell.
+        S403 fewer than three cells; S404 arguments, logs of values that are not positive; S405 all cells
+        equal, or values that are not finite; S407 items without a cell.
 
     Source: Dixon 1950, Ann. Math. Stat. 21: 488-506 (gap over range); the populations are dynstat's choice.
     """
@@ -228,11 +252,12 @@ def largest_gap_test(
     generator, seed = as_generator(rng)
     stream = int(generator.integers(2**31)) if seed is None else seed
     if isinstance(values, UnitFeatures):
-        item = values.item if item == "item" else item
+        named = values.item
         x, labels, draws = _from_units(values, value, resamples, stream)
     else:
-        x, labels = sample_of(values)
+        x, labels, named = sample_of(values)
         draws = None
+    item = item or named
     x, draws = _logs(x, labels, log), None if draws is None else _log_draws(draws, log)
     cells, code = _cells(labels, cell)
     means = np.bincount(code, x) / np.bincount(code)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
+from .features import as_features
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,37 +25,33 @@ Codes = NDArray[np.intp]
 _PIECE = 600_000
 
 
-def sample_of(values: Any, least: int = 3) -> tuple[Array, tuple[str, ...]]:
-    """Return a one-dimensional sample with the names of its items, or say what is wrong with it.
+def sample_of(values: Any, least: int = 3) -> tuple[Array, tuple[str, ...], str]:
+    """Return a one-dimensional sample, the names of its items and what an item is.
 
     Parameters
     ----------
-    values : Series, mapping of name to number, or array_like, shape (n,)
-        Finite numbers, not all equal.
+    values : mapping of name to number, or anything that :func:`as_features` takes
+        One feature, not all equal.
     least : int
         The fewest values allowed.
 
     Raises
     ------
     DynstatError
-        S403 fewer than `least`; S404 shape or values that are not finite; S405 all values equal.
+        S403 fewer than `least`; S404 more than one feature; S405 all values equal, or some not finite.
     """
-    if isinstance(values, Mapping):
-        names, x = tuple(map(str, values)), np.asarray(list(values.values()), dtype=np.float64)
-    else:
-        x = np.asarray(values, dtype=np.float64)
-        labelled = hasattr(values, "to_numpy") and hasattr(values, "index")
-        names = tuple(map(str, values.index if labelled else range(x.size)))
-    if x.ndim != 1:
-        raise DynstatError("S404", "a sample has one dimension", found=f"shape {x.shape}", expected="(n,)")
-    if x.size < least:
-        raise DynstatError("S403", "too few values", found=x.size, expected=f"at least {least}")
-    if not np.isfinite(x).all():
-        bad = ", ".join(n for n, ok in zip(names, np.isfinite(x), strict=True) if not ok)
-        raise DynstatError("S404", "some values are not finite", found=bad, mend="drop these items")
-    if np.ptp(x) == 0:
-        raise DynstatError("S405", "all values are equal", found=x[0], mend="nothing varies: test nothing")
-    return x, names
+    if isinstance(values, Mapping) and not hasattr(values, "dims"):
+        import pandas as pd
+
+        values = pd.Series({str(k): v for k, v in values.items()}, dtype=np.float64)
+    found = as_features(values)
+    if found.values.shape[1] != 1:
+        raise DynstatError(
+            "S404", "more than one feature", found=", ".join(found.names[:6]), expected="one number an item"
+        )
+    if len(found) < least:
+        raise DynstatError("S403", "too few values", found=len(found), expected=f"at least {least}")
+    return found.values[:, 0], found.items, found.item
 
 
 def dip_statistic(values: ArrayLike) -> Array:
@@ -274,7 +271,7 @@ def dip_test(
     replicates: int = 9999,
     rng: Rng = 0,
     null: ArrayLike | None = None,
-    item: str = "item",
+    item: str = "",
 ) -> DipTest:
     """Test whether one sample can come from a distribution with one mode.
 
@@ -285,24 +282,25 @@ def dip_test(
 
     Parameters
     ----------
-    values : Series, mapping or array_like, shape (n,)
-        At least three. The scale matters (take logs of ratios first): the dip keeps linear changes only.
+    values : Series, mapping, array or labelled array
+        One number an item, at least three. The scale matters (take logs of ratios first): linear changes alone
+        leave the dip as it is.
     replicates : int
         At least 99.
     rng : Generator or int
     null : array_like, optional
         From :func:`dip_null` with the same n, where many samples of one size are tested.
     item : str
-        What a value stands for: the unit of the result.
+        What a value stands for. Default: the name of the index, or "item".
 
     Raises
     ------
     DynstatError
-        S403 fewer than three values; S404 arguments; S405 all values equal.
+        S403 fewer than three values; S404 arguments; S405 all values equal, or some not finite.
 
     Source: Hartigan and Hartigan 1985, Ann. Stat. 13: 70-84.
     """
-    x, _ = sample_of(values)
+    x, _, named = sample_of(values)
     if replicates < 99:
         raise DynstatError("S404", "too few replicates", found=replicates, expected="at least 99")
     generator, seed = as_generator(rng)
@@ -326,7 +324,7 @@ def dip_test(
         0.95,
         "cluster.dip@1",
         "none",
-        item,
+        item or named,
         {"items": x.size},
         seed=None if null is not None else seed,
         diagnostics={"smallest possible": 1 / (2 * x.size), "ties": int(x.size - np.unique(x).size)},

@@ -55,7 +55,12 @@ def test_result_says_what_was_done():
 
 @pytest.mark.parametrize(
     "values, code",
-    [([1.0, 2.0], "S403"), ([2.0] * 5, "S405"), ([1.0, np.nan, 2.0], "S404"), (np.ones((3, 2)), "S404")],
+    [
+        ([1.0, 2.0], "S403"),
+        ([2.0] * 5, "S405"),
+        ([1.0, np.nan, 2.0], "S405"),
+        (np.arange(6.0).reshape(3, 2), "S404"),
+    ],
 )
 def test_bad_input(values, code):
     with pytest.raises(DynstatError) as e:

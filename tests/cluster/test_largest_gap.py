@@ -44,6 +44,17 @@ def test_one_value_a_cell_gives_no_interval(published):
     assert e["gap_share.t3"].null["p"] == published.p_value("t3")
 
 
+def test_verdict_says_what_eight_can_show(published):
+    said = published.verdict
+    assert "normal (p = 0.015), uniform (p = 0.018); not beyond: t3 (p = 0.082)" in said
+    assert "must reach 0.55 to 0.72" in said and "no interval" in said
+
+
+def test_names_come_from_the_index():
+    s = pd.Series(GD).rename_axis("model")
+    assert largest_gap_test(s, log=True, replicates=99).item == "model"
+
+
 def test_summary_and_figure(published):
     assert "19.96" in str(published) and "exponential" in str(published)
     assert published.tidy().shape[0] == 4 and published.glance().loc[0, "cells"] == 8
@@ -105,8 +116,8 @@ def test_leaving_out_the_only_cell_of_a_group_ends_it():
     assert g.left_out["kept"].tolist() == [True, True, True, False]
     assert g.left_out["p.uniform"].iloc[3] == 1.0
     e = g.estimates()["gap.left_out"]
-    assert e.value == 0.0 and e.pivot is None and "3" in e.diagnostics["groups change without"]
-    assert "other groups without 3" in str(g)
+    assert e.value == 0.0 and e.pivot is None and "4" in e.diagnostics["groups change without"]
+    assert "other groups without 4" in str(g) and "change without 4" in g.verdict
 
 
 def test_units_inside_items_give_an_interval():
@@ -135,7 +146,8 @@ def test_same_seed_same_numbers():
         (lambda: largest_gap_test([1.0, 2.0, 4.0], cell=["a", "a", "b"]), "S403"),
         (lambda: largest_gap_test([1.0, 1.0, 1.0]), "S405"),
         (lambda: largest_gap_test([1.0, -2.0, 3.0], log=True), "S404"),
-        (lambda: largest_gap_test([1.0, np.inf, 3.0]), "S404"),
+        (lambda: largest_gap_test([1.0, np.inf, 3.0]), "S405"),
+        (lambda: largest_gap_test(np.ones((4, 2)) * np.arange(4)[:, None]), "S404"),
         (lambda: largest_gap_test([1.0, 2.0, 3.0], population="cauchy"), "S404"),
         (lambda: largest_gap_test([1.0, 2.0, 3.0], replicates=10), "S404"),
         (lambda: largest_gap_test(GD, cell={"GPT-2": "a"}), "S407"),
