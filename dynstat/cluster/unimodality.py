@@ -283,8 +283,8 @@ def dip_test(
     Parameters
     ----------
     values : Series, mapping, array or labelled array
-        One number an item, at least three. The scale matters (take logs of ratios first): linear changes alone
-        leave the dip as it is.
+        One number an item, at least three. The scale matters (take logs of ratios first): linear changes
+        alone leave the dip as it is.
     replicates : int
         At least 99.
     rng : Generator or int
