@@ -87,8 +87,8 @@ def heat_map(
         ax.tick_params(length=0)
         for side in ("left", "bottom"):
             ax.spines[side].set_visible(False)
-        bar = fig.colorbar(image, ax=ax, shrink=0.6, pad=0.02, ticks=[0, 0.5, 0.95, 1])
-        bar.ax.set_yticklabels(["0", ".5", ".95", "1"])
+        bar = fig.colorbar(image, ax=ax, shrink=0.9 if n <= 10 else 0.6, pad=0.02, ticks=[0, 0.5, 1])
+        bar.ax.set_yticklabels(["0", ".5", "1"])
         bar.set_label(label)
         bar.outline.set_linewidth(0.6)  # type: ignore[operator]
         return fig
