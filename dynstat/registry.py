@@ -243,7 +243,15 @@ def _import(path: str) -> Callable[..., Any]:
 
 
 METRICS: Registry[Metric] = Registry("metric", "Y003", ("dynstat.metrics.entries",))
-METHODS: Registry[Method] = Registry("method", "P307", ("dynstat.inference.methods",))
+METHODS: Registry[Method] = Registry(
+    "method",
+    "P307",
+    (
+        "dynstat.inference.methods",
+        "dynstat.inference.methods_structure",
+        "dynstat.inference.methods_markov",
+    ),
+)
 
 
 def parse_metric(spec: Mapping[str, Any]) -> tuple[Metric, dict[str, Any]]:
