@@ -120,7 +120,7 @@ class Spells:
     def __str__(self) -> str:
         c = self.counts()
         return (
-            f"{len(self)} spells of {self.state} in {len(self.runs)} runs: {c['reopened']} left, "
+            f"{len(self)} spells of {self.state} in {len(self.runs)} runs: {c['reopened']} reopened, "
             f"{c['end_of_text']} cut by end of text, {c['censored']} by the budget; "
             f"{c['left_open']} open at a run's first token left out"
         )

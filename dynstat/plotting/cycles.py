@@ -141,7 +141,7 @@ def hazard_by_duration(result: DurationDependence) -> Figure:
         ax.set_ylim(0, 1)
         ax.set_xlim(0.5, x[-1] + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        ax.set_ylabel("share left at this step")
+        ax.set_ylabel("share that leaves at this step")
         ax.set_xlabel(f"tokens since {result.spells.state} was entered", labelpad=16)
         ax.grid(axis="y", color="#EEEEEE", linewidth=0.8)
         _numbers_at_risk(ax, table, float(x[-1]) + 0.5)
@@ -189,7 +189,7 @@ def _alt_hazard(result: Any) -> str:
     ]
     e = result.estimate
     return (
-        f"Share of stays in {result.spells.state} left at each step, of those that lasted so long. "
+        f"Share of stays in {result.spells.state} that end by leaving at each step, of those that lasted so long. "
         f"By duration in tokens {'; '.join(parts)}. Slope {_plain(e.value)} log odds a doubling of duration "
         f"[{_plain(e.low)}, {_plain(e.high)}], p = {_plain((e.null or {}).get('p', np.nan), 3)}."
     )
@@ -210,7 +210,10 @@ def _shown(result: Reopening, group: str) -> pd.DataFrame:
 def _numbers_at_risk(ax: Any, table: pd.DataFrame, right: float) -> None:
     """Write the numbers at risk under the axis, at its ticks."""
     risk = dict(zip(table["step"].astype(int), table["n.risk"].astype(int), strict=True))
-    ticks = [int(t) for t in ax.get_xticks() if 0 < t <= right and int(t) in risk]
+    left = ax.get_xlim()[0]
+    # Where the axis starts at entry, all that are at risk for a step stand there.
+    risk[0] = risk.get(1, 0)
+    ticks = [int(t) for t in ax.get_xticks() if left <= t <= right and int(t) in risk]
     # Points below the axis, so that the row stays in its place whatever the height.
     row = {
         "textcoords": "offset points",
@@ -221,7 +224,7 @@ def _numbers_at_risk(ax: Any, table: pd.DataFrame, right: float) -> None:
     }
     for t in ticks:
         ax.annotate(f"{risk[t]:,}", (t, 0), (0, -20), xycoords=("data", "axes fraction"), ha="center", **row)
-    ax.annotate("at risk", (0, 0), (-12, -20), xycoords="axes fraction", ha="right", **row)
+    ax.annotate("at risk", (0, 0), (-16, -20), xycoords="axes fraction", ha="right", **row)
 
 
 def _plain(value: float, digits: int = 2) -> str:
