@@ -189,7 +189,8 @@ def _alt_hazard(result: Any) -> str:
     ]
     e = result.estimate
     return (
-        f"Share of stays in {result.spells.state} that end by leaving at each step, of those that lasted so long. "
+        f"Share of stays in {result.spells.state} that end by leaving at each step, of those that lasted so "
+        f"long. "
         f"By duration in tokens {'; '.join(parts)}. Slope {_plain(e.value)} log odds a doubling of duration "
         f"[{_plain(e.low)}, {_plain(e.high)}], p = {_plain((e.null or {}).get('p', np.nan), 3)}."
     )
