@@ -1,0 +1,192 @@
+"""Chains as methods of a plan: against loops over the states of a dataset, and what rules make of them."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from dynstat.errors import DynstatError, DynstatWarning
+from dynstat.inference.methods_markov import CODES
+from dynstat.inference.rules import Rule, null_p
+from dynstat.metrics.labelled import collapse, states
+from dynstat.metrics.states import Thresholds
+from dynstat.registry import METHODS
+
+from ..dataset.conftest import make_panel
+
+LIMITS = {"turbulence": 0.25, "branching": 0.14, "synchronisation": 0.5}
+EPISODES = {"enter": 0.1, "leave": 0.15}
+METRICS = ("entropy", "step_length", "turning_angle", "synchronisation", "top1_probability")
+
+
+@pytest.fixture(scope="module")
+def ds():
+    made = make_panel(
+        models=(0, 1, 2),
+        prompts=range(6),
+        layers=(6, 5, 6),
+        n_tokens=26,
+        gaps=False,
+        metrics=METRICS,
+    ).load()
+    # Prompts so long that the state at their last token reads nothing of the first.
+    made["n_prompt"].values[:] += 4
+    made["phase"].values[:] = np.arange(26) >= made["n_prompt"].values[..., None]
+    made["n_generated"].values[:] = 26 - made["n_prompt"].values
+    return made
+
+
+def run(name, ds, seed=3, outcome=None, **options):
+    entry = METHODS.get(f"markov.{name}@1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DynstatWarning)
+        out = entry.resolve()(ds, outcome=outcome, seed=seed, **entry.fill(options))
+    assert all(e.key == key and e.method == entry.id for key, e in out.items())
+    return out
+
+
+def generated(ds, model, p, s):
+    """Return the positions of generated tokens whose states read no first token."""
+    start = int(ds["n_prompt"].values[model, p, s])
+    return range(start, ds.sizes["token"])
+
+
+def loop_over(ds):
+    """Yield the last layer's states along generated tokens, run by run."""
+    codes = states(ds, Thresholds.fixed(*LIMITS.values())).values
+    last = ds["layers"].values - 1
+    for m, p, s in np.ndindex(codes.shape[:3]):
+        yield m, [int(codes[m, p, s, t, last[m]]) for t in generated(ds, m, p, s)]
+
+
+def test_chain_is_a_count_over_the_dataset(ds):
+    counts = np.zeros((5, 5))
+    for _, row in loop_over(ds):
+        for a, b in zip(row, row[1:], strict=False):
+            if min(a, b) >= 0:
+                counts[a, b] += 1
+    out = run("chain", ds, **LIMITS, replicates=200, stays=99)
+    rows, total = counts.sum(axis=1), counts.sum()
+    assert total > 500 and (rows > 0).all()
+    for i, a in enumerate(CODES["state"]):
+        own = counts[i, i] / rows[i]
+        assert out[f"self_transition.{a}"].value == pytest.approx(own)
+        assert out[f"occupancy.{a}"].value == pytest.approx(counts[:, i].sum() / total)
+        assert out[f"lift.{a}"].value == pytest.approx(own - counts[:, i].sum() / total)
+        for j, b in enumerate(CODES["state"]):
+            assert out[f"transition.{a}.{b}"].value == pytest.approx(counts[i, j] / rows[i])
+        stay = out[f"stay.{a}"]
+        assert stay.null["name"] == "constant hazard" and 0 < stay.null["p"] <= 1
+    assert set(out) <= set(METHODS.get("markov.chain@1").quantities)
+    assert out["self_transition.STABLE"].unit == "prompt" and out["self_transition.STABLE"].n["units"] == 6
+
+
+def test_one_model_alone(ds):
+    mine = [row for m, row in loop_over(ds) if m == 1]
+    seen = [c for row in mine for c in row[1:] if c >= 0]
+    out = run("chain", ds, **LIMITS, model="model-1", interval="sandwich", stays=0)
+    assert out["occupancy.STABLE"].value == pytest.approx(np.mean(np.array(seen) == 0), abs=0.02)
+    assert out["occupancy.STABLE"].n["sequences"] == len(mine)
+    assert not [k for k in out if k.startswith("stay")]
+
+
+def test_reopening_within_one_token_is_a_share(ds):
+    inside = collapse(ds, **EPISODES).values
+    at_risk = left = 0
+    for m, p, s in np.ndindex(inside.shape[:3]):
+        start = int(ds["n_prompt"].values[m, p, s])
+        row = inside[m, p, s, start:]
+        for t in range(1, len(row) - 1):
+            if row[t] == 1 and row[t - 1] == 0:
+                at_risk, left = at_risk + 1, left + (row[t + 1] == 0)
+    out = run("reopening", ds, **EPISODES, within=1, by="model", replicates=199, null_replicates=199)
+    e = out["reopening"]
+    assert at_risk > 50 and e.value == pytest.approx(left / at_risk)
+    assert e.null["name"] == "memoryless" and "reopening.model-2" in out
+    assert out["naive"].null["name"] == "memoryless" and out["naive"].value > e.value
+    rule = Rule("in_range", range=(0.0, 1.0), beyond_null="memoryless")
+    assert null_p(rule, e) == e.null["p"] and null_p(Rule("in_range", range=(0, 1), beyond_null="x"), e) == 1
+
+
+def test_distance_and_stationarity(ds):
+    out = run("transition_distance", ds, **LIMITS, replicates=199, bootstrap=199)
+    e = out["largest_distance"]
+    assert e.null["name"] == "exchangeable models" and len(out) == 4 and "distance.model-0+model-2" in out
+    # Models are drawn alike: what lies between them is noise.
+    assert e.value < e.diagnostics["plain"] and e.null["p"] > 0.01
+    out = run("stationarity", ds, **LIMITS, replicates=199, bootstrap=199)
+    assert set(out) == {"cramers_v", "total_variation"}
+    e = out["total_variation"]
+    assert e.null["name"] == "blocks permuted" and e.diagnostics["Pearson_p"] > 0.01 and e.low == 0
+
+
+def test_a_change_along_the_run_and_between_models_is_seen(ds):
+    moved = ds.copy(deep=True)
+    # One model's entropy keeps its side for four tokens at first, and changes it at every token later.
+    t = np.arange(26)
+    high = np.where(t < 16, t // 4 % 2, t % 2) == 1
+    moved["entropy"].values[0] = np.where(high, 0.9, 0.1)[:, None]
+    out = run("stationarity", moved, **LIMITS, blocks=2, replicates=199, bootstrap=199)
+    assert out["total_variation"].null["p"] < 0.05 and out["total_variation"].value > 0.1
+    moved["entropy"].values[0] = np.where(t // 4 % 2 == 1, 0.9, 0.1)[:, None]
+    e = run("transition_distance", moved, **LIMITS, replicates=199, bootstrap=199)["largest_distance"]
+    assert e.null["p"] < 0.05 and "model-0" in e.diagnostics["pair"]
+
+
+def test_motifs_and_first_visits_along_layers(ds):
+    wave = ds.copy(deep=True)
+    # High and low entropy and turning alternate over depth: STABLE, SURFACE_BRANCHING, STABLE, ...
+    shape = wave["entropy"].values.shape
+    rng = np.random.default_rng(1)
+    phase = rng.integers(0, 2, shape[:4])[..., None]
+    high = (np.arange(shape[4]) // 2 + phase) % 2 == 1
+    wave["entropy"].values[:] = np.where(high, 0.9, 0.1)
+    wave["step_length"].values[:] = np.where(np.isnan(wave["step_length"].values), np.nan, 0.01)
+    options = {"tokens": "all", **LIMITS}
+    out = run("motifs", wave, **options, n=2, replicates=199, bootstrap=99, nulls=["depth_pooled"])
+    e = out["conserved"]
+    assert (
+        e.null["name"] == "without grammar" and out["conserved.depth_pooled"].null["name"] == "depth_pooled"
+    )
+    assert e.value == len([k for k in out if k.startswith("enrichment.")])
+    order = ["STABLE", "SURFACE_BRANCHING"]
+    out = run("first_visits", wave, **options, order=order, replicates=99, bootstrap=99)
+    codes = states(wave, Thresholds.fixed(*LIMITS.values())).values
+    met = total = 0
+    for m, p, s in np.ndindex(codes.shape[:3]):
+        for t in generated(wave, m, p, s):
+            row = [c for c in codes[m, p, s, t].tolist() if c >= 0]
+            total += 1
+            places = [row.index(c) if c in row else None for c in (0, 2)]
+            met += None not in places and places[0] < places[1]
+    assert CODES["state"][2] == "SURFACE_BRANCHING" and total > 500
+    assert out["share"].value == pytest.approx(met / total)
+    assert out["difference"].value == pytest.approx(met / total - out["share"].null["mean"])
+    assert out["difference"].null["name"] == "depth" and "share.model-0" in out
+
+
+def test_last_prompt_token_is_the_default_of_layers(ds):
+    out = run("first_visits", ds, **LIMITS, order=["STABLE", "COMMITTED"], replicates=99, bootstrap=99)
+    assert out["share"].n["sequences"] == 3 * 6  # one a model and prompt; samples share their prompt
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "code"),
+    [
+        ("chain", {"model": "nobody"}, "S407"),
+        ("chain", {"outcome": {"metric": "entropy@1"}}, "Y002"),
+        ("chain", {"codes": "STABLE"}, "Y003"),
+        ("first_visits", {"order": ["STABLE"]}, "Y003"),
+        ("first_visits", {"order": ["STABLE", "SB"]}, "Y003"),
+        ("motifs", {"nulls": []}, "Y003"),
+        ("stationarity", {"blocks": 1}, "Y003"),
+        ("reopening", {"within": 0}, "Y003"),
+        ("reopening", {"state": "STABLE", **EPISODES}, "S407"),
+    ],
+)
+def test_refusals(ds, name, options, code):
+    with pytest.raises(DynstatError) as e:
+        run(name, ds, **options)
+    assert e.value.code == code
