@@ -240,14 +240,14 @@ def mancl_derouen(x: Floats, y: Floats, beta: Floats, cluster: NDArray[np.intp],
         mu = -np.expm1(-np.exp(eta))
         slope = np.exp(eta - np.exp(eta))
     variance = np.clip(mu * (1 - mu), 1e-300, None)
-    _, c = np.unique(cluster, return_inverse=True)
-    k, p = int(c.max()) + 1, x.shape[1]
-    scores, information = np.zeros((k, p)), np.zeros((k, p, p))
-    np.add.at(scores, c, x * (slope * (y - mu) / variance)[:, None])
-    weighted = x * (slope**2 / variance)[:, None]
-    for u in range(k):
-        rows = c == u
-        information[u] = weighted[rows].T @ x[rows]
+    order = np.argsort(cluster, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(cluster[order]) != 0])
+    p = x.shape[1]
+    scores = np.add.reduceat((x * (slope * (y - mu) / variance)[:, None])[order], starts, axis=0)
+    rows, weighted = x[order], (x * (slope**2 / variance)[:, None])[order]
+    information = np.array(
+        [weighted[i:j].T @ rows[i:j] for i, j in zip(starts, [*starts[1:], len(y)], strict=True)]
+    )
     a = np.linalg.inv(information.sum(axis=0))
     corrected = np.linalg.solve(np.eye(p) - information @ a, scores[..., None])[..., 0]
     out: Floats = a @ (corrected.T @ corrected) @ a
