@@ -298,7 +298,8 @@ def _verdict(result: Agreement) -> str:
     else:
         if hopeless.any():
             count = int(hopeless.sum())
-            parts.append(f"{count} could not whatever the labels: the smallest p is above {level}.")
+            words = "1 pair" if count == 1 else f"{count} pairs"
+            parts.append(f"For {words} none could, whatever the labels: the smallest p is above {level}.")
         reach = t["ari.at.05"][~hopeless]
         if reach.notna().any():
             low, high = float(reach.min()), float(reach.max())

@@ -35,14 +35,15 @@ def agreement_heat_map(result: Agreement) -> Figure:
             i, j = sorted((place[row["a"]], place[row["b"]]), reverse=True)
             grid[i, j] = row["ari"]
             beyond = row["p.adjusted"] <= result.alpha
-            words = f"{number(row['ari'])}\np = {number(row['p.ari'], digits=3)}"
+            p = "p < .001" if row["p.ari"] < 0.0005 else f"p = {number(row['p.ari'], digits=3)}"
+            words = f"{number(row['ari'])}\n{p}"
             weight = "bold" if beyond else "normal"
             ax.text(j, i, words, ha="center", va="center", fontsize=8, fontweight=weight)
         ax.imshow(np.ma.masked_invalid(grid), cmap=colours, vmin=0, vmax=1, aspect="auto")
         for edge in range(size + 1):
             ax.axhline(edge - 0.5, color="white", linewidth=1.5)
             ax.axvline(edge - 0.5, color="white", linewidth=1.5)
-        short = [shorten(n, 18) for n in names]
+        short = [shorten(n, 22) for n in names]
         ax.set_xticks(
             range(size - 1), short[:-1], rotation=30 if size > 4 else 0, ha="right" if size > 4 else "center"
         )

@@ -1,4 +1,4 @@
-# Make the reference values of tests/cluster/test_dip.py, test_gap_statistic.py and test_agreement.py with R.
+# Make the reference values of tests/cluster/test_dip.py, test_gap_statistic.py and test_concordance.py with R.
 # Usage: Rscript tests/oracles/make_structure.R tests/oracles
 # Writes structure.json. Made with R 4.2.2, diptest 0.76-0, cluster 2.1.4, mclust 6.0.0.
 suppressMessages({library(diptest); library(cluster); library(mclust); library(jsonlite)})
