@@ -129,6 +129,8 @@ class StabilityTest:
             "name": KINDS[self.null],
             "kind": self.null,
             "p": p,
+            # Of the sets of the null alone; another seed draws other resamples too.
+            "p.se": float(np.sqrt(p * (1 - p) / draws.size)),
             "replicates": int(draws.size),
             "mean": float(draws.mean()),
             "sd": float(draws.std(ddof=1)),
@@ -223,7 +225,8 @@ class StabilityTest:
                 self.tidy().to_string(index=False, float_format=lambda v: f"{v:.3f}"),
                 "",
                 f"{self.statistic} Jaccard {self.value:.3f}, null 50 % {np.quantile(self.draws, 0.5):.3f}, "
-                f"95 % {np.quantile(self.draws, 0.95):.3f}, p = {self.p:.3g}",
+                f"95 % {np.quantile(self.draws, 0.95):.3f}, p = {self.p:.3g} "
+                f"(± {np.sqrt(self.p * (1 - self.p) / self.draws.size):.2g})",
                 self.verdict(),
             ]
         )
