@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
+from benchmarks.calibration_chain_tests import coverage_of_distances, levels_of_chain_tests
 from benchmarks.calibration_cycles import coverage_of_cycles, levels_without_memory
 from benchmarks.calibration_motifs import dwell_levels, motif_levels
 from dynstat.errors import DynstatWarning
@@ -262,6 +263,8 @@ def limits_of_rare_transitions(verdict: Verdict) -> None:
 SECTIONS: tuple[Callable[[Verdict], None], ...] = (
     coverage_where_prompts_differ,
     limits_of_rare_transitions,
+    levels_of_chain_tests,
+    coverage_of_distances,
     motif_levels,
     dwell_levels,
     coverage_of_cycles,
@@ -274,7 +277,9 @@ def markov(quick: bool) -> int:
     began, verdict = time.time(), Verdict(quick)
     print(f"seed {SEED}; band {BAND}" + (", widened by the Monte-Carlo error of 99.9 %" if quick else ""))
     for section in SECTIONS:
+        start = time.process_time()
         section(verdict)
+        print(f"({section.__name__}: {time.process_time() - start:.0f} s of CPU)", flush=True)
     print(
         f"\n{time.time() - began:.0f} s; "
         + ("all inside" if not verdict.failed else "outside: " + "; ".join(verdict.failed))
