@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DynstatError
-from ..inference.adjusted import holm
+from ..inference.adjusted import false_discovery, holm
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .chance import INDICES
@@ -28,13 +28,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-def _false_discovery(p: Array) -> Array:
-    from scipy.stats import false_discovery_control
-
-    return np.asarray(false_discovery_control(p, method="bh"))
-
-
-_ADJUST = {"holm": holm, "BH": _false_discovery}
+_ADJUST = {"holm": holm, "BH": false_discovery}
 
 
 @dataclass(frozen=True)

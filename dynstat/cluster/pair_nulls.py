@@ -43,16 +43,6 @@ def rank_p(observed: Array, null: Array) -> tuple[NDArray[np.intp], Array, Array
     return rank, np.asarray(p), np.asarray(p_any)
 
 
-def benjamini_hochberg(p: Array) -> Array:
-    """Return p-values adjusted for the false discovery rate, as R's ``p.adjust(p, "BH")``."""
-    order = np.argsort(p, kind="stable")[::-1]
-    m = p.size
-    stepped = np.minimum.accumulate(p[order] * m / np.arange(m, 0, -1))
-    out = np.empty(m)
-    out[order] = np.minimum(stepped, 1.0)
-    return out
-
-
 def scaled(values: Array, units: UnitFeatures) -> Array:
     """Standardise many builds of features where the units ask for it."""
     return standardized(values) if units.standardize else values

@@ -13,12 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DynstatError, DynstatWarning
+from ..inference.adjusted import false_discovery
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
 from .coclustering import jeffreys, together
 from .linkage_trees import hierarchical
 from .many_trees import cut_many, linkage_name
-from .pair_nulls import NULLS, Clouds, benjamini_hochberg, rank_p, scaled
+from .pair_nulls import NULLS, Clouds, rank_p, scaled
 from .partition import Partition
 from .within_items import check_features, resampled_features
 
@@ -308,7 +309,7 @@ def pair_survival(
     make = Clouds(units, centre, raw[:used] - centre, k, name, metric, null)
     spread = make.frequencies(count, generator)
     rank, p, p_any = rank_p(first, spread)
-    adjusted = benjamini_hochberg(p)
+    adjusted = false_discovery(p)
     low, high = jeffreys(shared[i, j], b, level)
     seen = shared[i, j] / b
     whole = hierarchical(features, name, k=k, metric=metric)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DynstatError, DynstatWarning
+from ..inference.adjusted import false_discovery
 from ..inference.resample import Rng, as_generator
 from ..inference.unit_interval import unit_interval
 from .conserved import AgainstNull, Motifs, beside_null
@@ -229,7 +230,7 @@ def _compare(
         p[:, g, m] = (size - np.searchsorted(ordered[:, g, m], statistic[:, g, m])) / size
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = statistic / center
-        q = adjusted(p, possible)
+        q = false_discovery(p, possible)
         passing = np.all((q <= fdr) & (ratio >= minimum), axis=1)
         # The same on bootstrap samples: the null's shape, its centre and spread from the units drawn.
         bounds = [*starts, len(observed)]
@@ -252,7 +253,7 @@ def _compare(
                 null = (ordered[:, g, m] - center[g, m]) / sd[g, m]
                 above = size - np.searchsorted(null, score[:, m] - 1e-9)
                 p_drawn[:, m] = np.maximum(above, 1) / size
-            passed[:, g] = (adjusted(p_drawn, possible) <= fdr) & (drawn[:, g] >= minimum)
+            passed[:, g] = (false_discovery(p_drawn, possible) <= fdr) & (drawn[:, g] >= minimum)
     return AgainstNull(
         name,
         ratio[0],
@@ -271,16 +272,3 @@ def _statistic(counts: Floats, scale: str) -> Floats:
     if scale == "count":
         return counts[..., :-1]
     return np.asarray(counts[..., :-1] / np.maximum(counts[..., -1:], 1e-300))
-
-
-def adjusted(p: Floats, m: int) -> Floats:
-    """Return q-values along the last axis (Benjamini and Hochberg 1995), m tests in all.
-
-    Tests beyond those given have p = 1.
-    """
-    order = np.argsort(p, axis=-1)
-    steps = np.take_along_axis(p, order, axis=-1) * (m / np.arange(1, p.shape[-1] + 1))
-    best = np.minimum.accumulate(steps[..., ::-1], axis=-1)[..., ::-1]
-    out = np.empty_like(p)
-    np.put_along_axis(out, order, np.minimum(best, 1.0), axis=-1)
-    return out

@@ -272,10 +272,11 @@ class Sequences:
         """
         if isinstance(which, str):
             try:
-                picked = np.flatnonzero(self.labels.eval(which).to_numpy(dtype=bool))
+                picked = self.labels.reset_index(drop=True).query(which).index.to_numpy()
             except (
                 pd.errors.UndefinedVariableError,
                 AttributeError,
+                KeyError,
                 SyntaxError,
                 ValueError,
                 TypeError,

@@ -7,9 +7,10 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from dynstat.cluster import UnitFeatures, co_clustering, pair_survival
-from dynstat.cluster.pair_nulls import Clouds, benjamini_hochberg, rank_p
+from dynstat.cluster.pair_nulls import Clouds, rank_p
 from dynstat.cluster.within_items import resampled_features
 from dynstat.errors import DynstatError, DynstatWarning
+from dynstat.inference.adjusted import false_discovery
 
 pytestmark = pytest.mark.filterwarnings("ignore::dynstat.errors.DynstatWarning")
 
@@ -65,7 +66,7 @@ def test_rank_p_by_hand():
 def test_q_equals_r():
     # p.adjust(c(.01, .02, .03, .04, .5), "BH")
     np.testing.assert_allclose(
-        benjamini_hochberg(np.array([0.5, 0.02, 0.01, 0.04, 0.03])), [0.5, *[0.05] * 4]
+        false_discovery(np.array([0.5, 0.02, 0.01, 0.04, 0.03])), [0.5, *[0.05] * 4]
     )
 
 

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from statsmodels.stats.multitest import multipletests
 
 from dynstat.errors import DynstatError, DynstatWarning
+from dynstat.inference.adjusted import false_discovery
 from dynstat.markov import Sequences, motifs
-from dynstat.markov.enrichment import adjusted
 from dynstat.markov.ngrams import Alphabet, count_ngrams
 from dynstat.markov.surrogates import NULLS
 
@@ -97,10 +97,10 @@ def test_many_possible_motifs_keep_those_that_occur() -> None:
 @settings(max_examples=40, deadline=None)
 @given(hnp.arrays(np.float64, 12, elements=st.floats(0.001, 1)))
 def test_q_values_are_those_of_statsmodels(p: np.ndarray) -> None:
-    np.testing.assert_allclose(adjusted(p, 12), multipletests(p, method="fdr_bh")[1], atol=1e-12)
+    np.testing.assert_allclose(false_discovery(p, 12), multipletests(p, method="fdr_bh")[1], atol=1e-12)
     # Possible motifs that were never seen have p = 1.
     full = np.concatenate([p, np.ones(8)])
-    np.testing.assert_allclose(adjusted(p, 20), multipletests(full, method="fdr_bh")[1][:12], atol=1e-12)
+    np.testing.assert_allclose(false_discovery(p, 20), multipletests(full, method="fdr_bh")[1][:12], atol=1e-12)
 
 
 def test_expected_counts_equal_enumeration() -> None:
