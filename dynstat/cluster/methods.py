@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..errors import DynstatError
 from ..inference.estimate import BetaPivot, Estimate, TPivot
+from ..inference.plan_estimates import for_plan
 from .concordance import adjusted_rand
 from .fragments import fragmentation
 from .influence import anomaly_test
@@ -95,12 +96,12 @@ def agreement(
     made["draws"] = drawn[whole]
     e = adjusted_rand(first, other, units=len(units.units), unit=units.unit, rng=seed, level=level, **made)
     notes = {"partition": in_words(first), "against": families or in_words(other)}
-    e = replace(e, seed=seed, diagnostics={**e.diagnostics, **notes, "left out": int((~whole).sum())})
-    out = {"ari": _as(e, "ari", AGREEMENT, DEALT)}
+    e = replace(e, seed=seed, diagnostics={**e.diagnostics, **notes, "left_out": int((~whole).sum())})
+    out = {"ari": for_plan(e, "ari", AGREEMENT, DEALT)}
     data = units.features() if fragment_sets else None
     beside = fragmentation(first, data=data, replicates=max(fragment_sets, 19), rng=seed).estimates()
     for name, index in beside.items():
-        out[f"fragmentation.{name}"] = _as(index, f"fragmentation.{name}", AGREEMENT, STRUCTURELESS)
+        out[f"fragmentation.{name}"] = for_plan(index, f"fragmentation.{name}", AGREEMENT, STRUCTURELESS)
     return out
 
 
@@ -179,12 +180,12 @@ def pairs(
     top = rest.iloc[0] if len(rest) else None
     out["others.frequency"] = _share("others.frequency", top, found, None)
     made = found.estimates()
-    out["surviving_pairs"] = _as(made.pop("surviving_pairs"), "surviving_pairs", PAIRS)
+    out["surviving_pairs"] = for_plan(made.pop("surviving_pairs"), "surviving_pairs", PAIRS)
     shown = named | table["survives"].to_numpy()
     shown |= np.cumsum(~shown) <= 3
     for row in table[shown].to_dict("records"):
         key = f"together.{row['item_1']}+{row['item_2']}"
-        out[key] = _as(made[f"together.{row['item_1']}|{row['item_2']}"], key, PAIRS, STRUCTURELESS)
+        out[key] = for_plan(made[f"together.{row['item_1']}|{row['item_2']}"], key, PAIRS, STRUCTURELESS)
     return out
 
 
@@ -249,8 +250,8 @@ def largest_gap(
             # The whole is judged by the population that makes such gaps most often.
             label = f"{suffix} population" if suffix else EVERY
             full = f"{name}.{suffix}" if suffix else name
-            beside = {**null, "name": label} | ({} if suffix else {"largest under": null["name"]})
-            out[full] = replace(_as(e, full, LARGEST_GAP), null=beside, seed=seed)
+            beside = {**null, "name": label} | ({} if suffix else {"largest_under": null["name"]})
+            out[full] = replace(for_plan(e, full, LARGEST_GAP), null=beside, seed=seed)
     return out
 
 
@@ -305,10 +306,10 @@ def stability(
     made = found.estimates()
     whole = made.pop(f"stability.{statistic}")
     notes = {**whole.diagnostics, "statistic": statistic}
-    out = {"stability": replace(_as(whole, "stability", STABILITY, STRUCTURELESS), diagnostics=notes)}
+    out = {"stability": replace(for_plan(whole, "stability", STABILITY, STRUCTURELESS), diagnostics=notes)}
     for key, e in made.items():
         members = ", ".join(found.partition.members(int(key.removeprefix("jaccard."))))
-        e = _as(e, key, STABILITY, STRUCTURELESS)
+        e = for_plan(e, key, STABILITY, STRUCTURELESS)
         out[key] = replace(e, diagnostics={**e.diagnostics, "models": members})
     return out
 
@@ -346,7 +347,7 @@ def anomaly(
     """
     units = plan_units(ds, outcome, ANOMALY, **features)
     e = anomaly_test(units, permutations=permutations, level=level, rng=seed).estimate
-    return {"anomaly": _as(e, "anomaly", ANOMALY, EXCHANGEABLE)}
+    return {"anomaly": for_plan(e, "anomaly", ANOMALY, EXCHANGEABLE)}
 
 
 def _share(key: str, row: Any, found: PairSurvival, null: Mapping[str, Any] | None) -> Estimate:
@@ -356,7 +357,7 @@ def _share(key: str, row: Any, found: PairSurvival, null: Mapping[str, Any] | No
     hits = round(value * b)
     closed: Any = "lower" if hits == 0 else "upper" if hits == b else ""
     pair = "none with so small a q" if row is None else f"{row['item_1']} and {row['item_2']}"
-    return Estimate.from_pivot(
+    e = Estimate.from_pivot(
         key,
         value,
         BetaPivot(hits + 0.5, b - hits + 0.5, closed),
@@ -373,6 +374,7 @@ def _share(key: str, row: Any, found: PairSurvival, null: Mapping[str, Any] | No
         },
         null=null,
     )
+    return for_plan(e, key, PAIRS)
 
 
 def _population_nulls(
@@ -389,7 +391,7 @@ def _population_nulls(
                 "p": float(e.diagnostics["p.left_out"]),
                 "replicates": null["replicates"],
             }
-        out[str(name)] = {**null, "gap share": e.value}
+        out[str(name)] = {**null, "gap_share": e.value}
     return out
 
 
@@ -403,9 +405,3 @@ def _open_limits(e: Estimate, log: bool) -> Estimate:
     pivot = TPivot(0.0, np.inf, np.inf, scale)
     rest = {name: getattr(e, name) for name in ("level", "method", "interval", "unit", "n", "target", "seed")}
     return Estimate.from_pivot(e.key, e.value, pivot, diagnostics=e.diagnostics, null=e.null, **rest)
-
-
-def _as(e: Estimate, key: str, method: str, null: str = "") -> Estimate:
-    """Return an estimate under the key, method and name of null that plans know."""
-    beside = {**e.null, "name": null, "what": e.null.get("name", "")} if e.null and null else e.null
-    return replace(e, key=key, method=method, null=beside)

@@ -184,5 +184,5 @@ _add(
         "bootstrap": Option(999, POSITIVE_INT, "bootstrap samples of units"),
         "level": _LEVEL,
     },
-    quantities=("share", "difference"),
+    quantities=("path_share", "difference"),
 )

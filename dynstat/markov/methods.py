@@ -11,6 +11,7 @@ import xarray as xr
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.methods_markov import CODES, NULLS, OF_CHAIN, OF_STATE
+from ..inference.plan_estimates import for_plan
 from .cycles import reopening
 from .distance import transition_distance
 from .enrichment import motifs
@@ -30,6 +31,7 @@ FIRST_VISITS = "markov.first_visits@1"
 MEMORYLESS, CONSTANT = "memoryless", "constant hazard"
 EXCHANGEABLE, BLOCKS, NO_GRAMMAR = "exchangeable models", "blocks permuted", "without grammar"
 
+_MODELS = {"groups": "models"}
 # Options that say what the sequences are.
 _SEQUENCE = (
     "codes",
@@ -99,14 +101,14 @@ def chain_of_states(
     wanted = [f"{q}.{s}" for q in OF_STATE for s in sequences.states]
     wanted += [f"transition.{a}.{b}" for a in sequences.states for b in sequences.states]
     # What a version returns is fixed: later quantities of the chain are not among it.
-    out = {key: _as(made[key], key, CHAIN) for key in (*wanted, *OF_CHAIN) if key in made}
+    out = {key: for_plan(made[key], key, CHAIN) for key in (*wanted, *OF_CHAIN) if key in made}
     if stays:
         by_state = dwell(
             sequences, unit=unit, replicates=stays, bootstrap=max(replicates, 19), level=level, rng=seed
         ).estimates()
         for s in sequences.states:
             if f"mean.{s}" in by_state:
-                out[f"stay.{s}"] = _as(by_state[f"mean.{s}"], f"stay.{s}", CHAIN, CONSTANT)
+                out[f"stay.{s}"] = for_plan(by_state[f"mean.{s}"], f"stay.{s}", CHAIN, CONSTANT)
     return out
 
 
@@ -129,7 +131,7 @@ def distance_of_models(
     sequences = _sequences(ds, outcome, DISTANCE, options)
     made = transition_distance(sequences, "model", rng=seed, **_rest(options)).estimates()
     keys = {key: key.replace("|", "+") for key in made}
-    return {new: _as(made[key], new, DISTANCE, EXCHANGEABLE) for key, new in keys.items()}
+    return {new: for_plan(made[key], new, DISTANCE, EXCHANGEABLE, _MODELS) for key, new in keys.items()}
 
 
 def stationarity(
@@ -154,7 +156,7 @@ def stationarity(
     made = found.estimates()
     out = {}
     for key in ("cramers_v", "total_variation"):
-        e = _as(made[key], key, STATIONARITY, BLOCKS)
+        e = for_plan(made[key], key, STATIONARITY, BLOCKS, {"groups": "blocks"})
         out[key] = replace(e, diagnostics={**e.diagnostics, **notes})
     return out
 
@@ -178,7 +180,7 @@ def cycles(
     """
     sequences = _sequences(ds, outcome, REOPENING, options)
     made = reopening(sequences, by=by or None, rng=seed, **_rest(options)).estimates()
-    return {key: _as(e, key, REOPENING, MEMORYLESS) for key, e in made.items()}
+    return {key: for_plan(e, key, REOPENING, MEMORYLESS) for key, e in made.items()}
 
 
 def conserved_motifs(
@@ -208,16 +210,20 @@ def conserved_motifs(
     found = motifs(sequences, nulls=nulls, within=within or None, rng=seed, **_rest(options))
     made = found.estimates()
     notes = {"motifs": "; ".join(found.conserved) or "none"}
-    whole = _as(made["conserved"], "conserved", MOTIFS, NO_GRAMMAR)
+    whole = for_plan(made["conserved"], "conserved", MOTIFS, NO_GRAMMAR, _MODELS)
     out = {"conserved": replace(whole, diagnostics={**whole.diagnostics, **notes})}
     for null in NULLS:
         if f"conserved.{null}" in made:
-            out[f"conserved.{null}"] = _as(made[f"conserved.{null}"], f"conserved.{null}", MOTIFS, null)
+            out[f"conserved.{null}"] = for_plan(
+                made[f"conserved.{null}"], f"conserved.{null}", MOTIFS, null, _MODELS
+            )
     for motif in found.conserved:
         each = [found.enrichment(motif, g, n) for g in found.groups for n in found.against]
         key = f"enrichment.{motif.replace(' > ', '-')}"
         low = min(each, key=lambda e: e.value)
-        out[key] = replace(_as(low, key, MOTIFS), diagnostics={**low.diagnostics, "lowest": low.key})
+        out[key] = replace(
+            for_plan(low, key, MOTIFS, counts=_MODELS), diagnostics={**low.diagnostics, "lowest": low.key}
+        )
     return out
 
 
@@ -236,8 +242,8 @@ def path(
     Returns
     -------
     dict of str to Estimate
-        ``share`` in [0, 1] and ``difference`` (share less that under the null), over all sequences, beside
-        the null of the option's name; ``share.<model>``, ``difference.<model>``.
+        ``path_share`` in [0, 1] and ``difference`` (share less that under the null), over all sequences,
+        beside the null of the option's name; ``path_share.<model>``, ``difference.<model>``.
 
     Raises
     ------
@@ -247,7 +253,10 @@ def path(
     """
     sequences = _sequences(ds, outcome, FIRST_VISITS, options)
     found = first_visits(sequences, order, null=null, within=within or None, rng=seed, **_rest(options))
-    return {key: _as(e, key, FIRST_VISITS, null) for key, e in found.estimates().items()}
+    # Keys that begin with "share." are shares of variance to a report.
+    keys = {key: key.replace("share", "path_share") for key in found.estimates()}
+    made = found.estimates()
+    return {new: for_plan(made[key], new, FIRST_VISITS, null, _MODELS) for key, new in keys.items()}
 
 
 def _sequences(
@@ -292,9 +301,3 @@ def _sequences(
 
 def _rest(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in options.items() if k not in _SEQUENCE}
-
-
-def _as(e: Estimate, key: str, method: str, null: str = "") -> Estimate:
-    """Return an estimate under the key, method and name of null that plans know."""
-    beside = {**e.null, "name": null, "what": e.null.get("name", "")} if e.null and null else e.null
-    return replace(e, key=key, method=method, null=beside)

@@ -54,7 +54,7 @@ def test_agreement_with_families(ds):
     e = out["ari"]
     # Three pairs in six models: one of the 15 ways to pair them is this one.
     assert e.value == pytest.approx(1) and e.null["p"] == pytest.approx(1 / 15)
-    assert e.null["name"] == "permutation" and e.null["exact"] and e.unit == "prompt" and e.n["units"] == 12
+    assert e.null["name"] == "permutation" and e.null["exact"] and e.unit == "prompt" and e.n["prompts"] == 12
     assert out["fragmentation.clusters_per_item"].value == pytest.approx(0.5)
     assert set(out) <= set(METHODS.get("structure.agreement").quantities)
     two = run("agreement", ds, families="family", k=0, replicates=200, fragment_sets=0)["ari"]
@@ -70,7 +70,7 @@ def test_agreement_with_another_metric(ds):
     same = run("agreement", ds, against={"metric": "run_mean@1", "of": "entropy"}, k=3, replicates=200)["ari"]
     assert same.value == 1 and same.low > 0.9
     other = run("agreement", ds, against=OTHER, k=3, unit="template", strata="", replicates=200)["ari"]
-    assert other.value < 1 and other.unit == "template" and other.n["units"] == 2
+    assert other.value < 1 and other.unit == "template" and other.n["templates"] == 2
 
 
 def test_templates_are_means_of_their_prompts(ds):
@@ -103,7 +103,7 @@ def test_groups_that_hang_on_one_model_are_not_supported_and_can_be_rejected(ds)
     lone["entropy"].values[:] += np.array([1.0, 1.1, 1.2, 1.3, 1.45, 30.0])[:, None, None, None, None]
     out = run("largest_gap", lone, replicates=500, resamples=200)
     left = out["gap_factor.left_out"]
-    assert left.value == 1 and "groups change without" in left.diagnostics and left.pivot is not None
+    assert left.value == 1 and "groups_change_without" in left.diagnostics and left.pivot is not None
     parts = [(threshold("greater", 5.0), out["gap_factor"]), (threshold("greater", 5.0), left)]
     assert judge(parts, 0.05).outcome == "inconclusive"
     assert judge([(threshold("greater", 100.0), out["gap_factor"]), parts[1]], 0.05).outcome == "rejected"
