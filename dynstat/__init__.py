@@ -38,6 +38,32 @@ _PUBLIC = {
     "icc": "dynstat.mixed",
     "r2": "dynstat.mixed",
     "part_r2": "dynstat.mixed",
+    "Partition": "dynstat.cluster",
+    "UnitFeatures": "dynstat.cluster",
+    "agreement": "dynstat.cluster",
+    "clusterboot": "dynstat.cluster",
+    "consensus": "dynstat.cluster",
+    "dip_test": "dynstat.cluster",
+    "gap_statistic": "dynstat.cluster",
+    "gaussian_mixture": "dynstat.cluster",
+    "hdbscan": "dynstat.cluster",
+    "hierarchical": "dynstat.cluster",
+    "kmeans": "dynstat.cluster",
+    "largest_gap_test": "dynstat.cluster",
+    "pair_survival": "dynstat.cluster",
+    "pvclust": "dynstat.cluster",
+    "stability_test": "dynstat.cluster",
+    "unit_stability": "dynstat.cluster",
+    "Sequences": "dynstat.markov",
+    "chain": "dynstat.markov",
+    "dwell": "dynstat.markov",
+    "first_visits": "dynstat.markov",
+    "homogeneity_test": "dynstat.markov",
+    "motifs": "dynstat.markov",
+    "order_test": "dynstat.markov",
+    "reopening": "dynstat.markov",
+    "stationarity_test": "dynstat.markov",
+    "transition_distance": "dynstat.markov",
     "Estimate": "dynstat.inference.estimate",
     "Decision": "dynstat.inference.decision",
     "DynstatError": "dynstat.errors",
@@ -88,6 +114,22 @@ def _resource(folder: str, name: str) -> Path:
 
 
 if TYPE_CHECKING:
+    from .cluster import Partition as Partition
+    from .cluster import UnitFeatures as UnitFeatures
+    from .cluster import agreement as agreement
+    from .cluster import clusterboot as clusterboot
+    from .cluster import consensus as consensus
+    from .cluster import dip_test as dip_test
+    from .cluster import gap_statistic as gap_statistic
+    from .cluster import gaussian_mixture as gaussian_mixture
+    from .cluster import hdbscan as hdbscan
+    from .cluster import hierarchical as hierarchical
+    from .cluster import kmeans as kmeans
+    from .cluster import largest_gap_test as largest_gap_test
+    from .cluster import pair_survival as pair_survival
+    from .cluster import pvclust as pvclust
+    from .cluster import stability_test as stability_test
+    from .cluster import unit_stability as unit_stability
     from .dataset.combine import combine as combine
     from .dataset.content import content_hash as content_hash
     from .dataset.frames import cube as cube
@@ -100,6 +142,16 @@ if TYPE_CHECKING:
     from .errors import DynstatWarning as DynstatWarning
     from .inference.decision import Decision as Decision
     from .inference.estimate import Estimate as Estimate
+    from .markov import Sequences as Sequences
+    from .markov import chain as chain
+    from .markov import dwell as dwell
+    from .markov import first_visits as first_visits
+    from .markov import homogeneity_test as homogeneity_test
+    from .markov import motifs as motifs
+    from .markov import order_test as order_test
+    from .markov import reopening as reopening
+    from .markov import stationarity_test as stationarity_test
+    from .markov import transition_distance as transition_distance
     from .mixed import bootstrap as bootstrap
     from .mixed import category_variances as category_variances
     from .mixed import confint as confint
