@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import dynstat.reports
+from dynstat.dataset.io import save
 from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.inference.methods_markov import CODES
 from dynstat.inference.rules import Rule, null_p
 from dynstat.metrics.labelled import collapse, states
 from dynstat.metrics.states import Thresholds
+from dynstat.prereg.check import check_study
+from dynstat.prereg.runner import run_study
+from dynstat.prereg.template import PLAN, new_study
 from dynstat.registry import METHODS
 
 from ..dataset.conftest import make_panel
@@ -80,7 +88,7 @@ def test_chain_is_a_count_over_the_dataset(ds):
         stay = out[f"stay.{a}"]
         assert stay.null["name"] == "constant hazard" and 0 < stay.null["p"] <= 1
     assert set(out) <= set(METHODS.get("markov.chain@1").quantities)
-    assert out["self_transition.STABLE"].unit == "prompt" and out["self_transition.STABLE"].n["units"] == 6
+    assert out["self_transition.STABLE"].unit == "prompt" and out["self_transition.STABLE"].n["prompts"] == 6
 
 
 def test_one_model_alone(ds):
@@ -162,14 +170,14 @@ def test_motifs_and_first_visits_along_layers(ds):
             places = [row.index(c) if c in row else None for c in (0, 2)]
             met += None not in places and places[0] < places[1]
     assert CODES["state"][2] == "SURFACE_BRANCHING" and total > 500
-    assert out["share"].value == pytest.approx(met / total)
-    assert out["difference"].value == pytest.approx(met / total - out["share"].null["mean"])
-    assert out["difference"].null["name"] == "depth" and "share.model-0" in out
+    assert out["path_share"].value == pytest.approx(met / total)
+    assert out["difference"].value == pytest.approx(met / total - out["path_share"].null["mean"])
+    assert out["difference"].null["name"] == "depth" and "path_share.model-0" in out
 
 
 def test_last_prompt_token_is_the_default_of_layers(ds):
     out = run("first_visits", ds, **LIMITS, order=["STABLE", "COMMITTED"], replicates=99, bootstrap=99)
-    assert out["share"].n["sequences"] == 3 * 6  # one a model and prompt; samples share their prompt
+    assert out["path_share"].n["sequences"] == 3 * 6  # one a model and prompt; samples share their prompt
 
 
 @pytest.mark.parametrize(
@@ -190,3 +198,138 @@ def test_refusals(ds, name, options, code):
     with pytest.raises(DynstatError) as e:
         run(name, ds, **options)
     assert e.value.code == code
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("page", ["cluster.md", "markov.md"])
+def test_the_plan_on_the_page_is_accepted(page, tmp_path):
+    text = (DOCS / page).read_text(encoding="utf-8").partition("## In a plan")[2]
+    (excerpt,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    folder = new_study(tmp_path / "excerpt")
+    head = PLAN.format(id="excerpt").partition("analyses:")[0]
+    (folder / "plan.yaml").write_text(head + excerpt, encoding="utf-8")
+    found = check_study(folder)
+    assert found["m"] >= 2
+    broken = excerpt.replace("quantity: ", "quantity: no_", 1)
+    (folder / "plan.yaml").write_text(head + broken, encoding="utf-8")
+    with pytest.raises(DynstatError) as e:
+        check_study(folder)
+    assert e.value.code == "P301"
+
+
+@pytest.mark.parametrize("page", ["cluster.md", "markov.md"])
+def test_the_table_on_the_page_names_what_is_registered(page):
+    text = (DOCS / page).read_text(encoding="utf-8").partition("## In a plan")[2]
+    rows = [r.split("|") for r in text.splitlines() if re.match(r"\| [A-Z]\d+|\| –", r)]
+    assert rows
+    for row in rows:
+        (method,) = re.findall(r"`([a-z_.]+@1)`", row[2])
+        for quantity in re.findall(r"`([^`]+)`", row[3]):
+            known = [*METHODS.get(method).quantities, *METHODS.get(method).options]
+            assert quantity.partition(":")[0] in known, (method, quantity)
+
+
+WHOLE = """\
+analyses:
+  S1:
+    method: markov.chain@1
+    options: {turbulence: 0.25, branching: 0.14, replicates: 99, stays: 99}
+    seed: 1
+hypotheses:
+  V8:
+    claim: Full bifurcation is left at once.
+    role: primary
+    family: main
+    estimand: {analysis: S1, quantity: self_transition.FULL_BIFURCATION}
+    rule: threshold
+    direction: less
+    threshold: 0.9
+    sesoi: {scale: probability, reason: "far from staying"}
+    if_supported: Left at once.
+    if_rejected: Stayed in.
+    does_not_show: ["why"]
+exploratory:
+  X1:
+    method: structure.agreement@1
+    outcome: {metric: run_mean@1, of: entropy}
+    options: {families: architecture, k: 2, strata: "", replicates: 99, fragment_sets: 19}
+    seed: 2
+  X2:
+    method: structure.pairs@1
+    outcome: {metric: run_mean@1, of: entropy}
+    options:
+      {pairs: [[model-0, model-1]], k: 2, strata: "", replicates: 100, clouds: 99, null_replicates: 50}
+    seed: 2
+  X3:
+    method: structure.largest_gap@1
+    outcome: {metric: run_mean@1, of: entropy}
+    options: {strata: "", replicates: 199, resamples: 99}
+    seed: 2
+  X4:
+    method: markov.reopening@1
+    options: {enter: 0.1, leave: 0.15, within: 3, replicates: 99, null_replicates: 99}
+    seed: 2
+  X5:
+    method: markov.transition_distance@1
+    options: {turbulence: 0.25, branching: 0.14, replicates: 99, bootstrap: 99}
+    seed: 2
+  X6:
+    method: markov.first_visits@1
+    options: {turbulence: 0.25, branching: 0.14, order: [STABLE, COMMITTED], replicates: 99, bootstrap: 99}
+    seed: 2
+  X7:
+    method: markov.motifs@1
+    options: {turbulence: 0.25, branching: 0.14, tokens: all, n: 2, nulls: [depth_pooled], replicates: 99}
+    seed: 2
+  X8:
+    method: structure.anomaly@1
+    outcome: {metric: run_mean@1, of: entropy}
+    options: {strata: "", permutations: 99}
+    seed: 2
+  X9:
+    method: markov.stationarity@1
+    options: {turbulence: 0.25, branching: 0.14, replicates: 99, bootstrap: 99}
+    seed: 2
+"""
+
+
+def test_a_whole_plan_runs_and_its_report_holds_the_nulls(ds, tmp_path):
+    folder = new_study(tmp_path / "rooms")
+    text = PLAN.format(id="rooms").partition("analyses:")[0].replace("data:prompts/panel.csv", "prompts.csv")
+    (folder / "plan.yaml").write_text(text + WHOLE, encoding="utf-8")
+    lines = ["id,text,category,split", *(f"p{i:02},prompt {i},{'abc'[i % 3]},panel" for i in range(6))]
+    (folder / "prompts.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    out = tmp_path / "out"
+    inputs = {
+        "prompts": {"sha256": "d" * 64, "split": "panel", "n": 6},
+        "models": [{"id": f"model-{i}"} for i in range(3)],
+        "settings": {"budget": 8},
+    }
+    run_study(folder, save(ds.assign_attrs(inputs=json.dumps(inputs)), tmp_path / "panel.nc"), out)
+    rows = {r["key"]: r["raw"] for r in json.loads((out / "results.json").read_text(encoding="utf-8"))}
+    assert rows["notrun.n"] == 0, [v for k, v in rows.items() if k.startswith("notrun")]
+    nulls = {
+        "X1.ari": "permutation",
+        "X2.named.frequency": "structureless",
+        "X2.together.model-0+model-1": "structureless",
+        "X3.gap_factor": "every population",
+        "X4.reopening": "memoryless",
+        "X5.largest_distance": "exchangeable models",
+        "X5.distance.model-0+model-2": "exchangeable models",
+        "X6.difference": "depth",
+        "X7.conserved": "without grammar",
+        "X8.anomaly": "exchangeable models",
+        "X9.cramers_v": "blocks permuted",
+        "S1.stay.STABLE": "constant hazard",
+    }
+    for key, name in nulls.items():
+        assert rows[f"estimate.{key}.null.name"] == name and 0 < rows[f"estimate.{key}.null.p"] <= 1
+    # No quantity is taken for a share of variance, nor units of a bootstrap for those of a jackknife.
+    report = dynstat.reports.build(out).read_text(encoding="utf-8")
+    assert dynstat.reports.check(out)
+    assert "Shares of variance" not in report and "jackknife units" not in report
+    for key in nulls:
+        analysis, _, name = key.partition(".")
+        assert any(analysis in line and name in line.replace("\\", "") for line in report.splitlines()), key
