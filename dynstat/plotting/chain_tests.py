@@ -65,9 +65,7 @@ def _forest(estimates: Sequence[Estimate], names: Sequence[str], label: str, tit
         low, high = np.array([e.low for e in estimates]), np.array([e.high for e in estimates])
         noise = np.array([float((e.null or {})["q95"]) for e in estimates])
         ax.hlines(y, low, high, color=OKABE_ITO["blue"], linewidth=1.4)
-        ax.plot(
-            value, y, "o", color=OKABE_ITO["blue"], markersize=4.5, label="noise taken off"
-        )
+        ax.plot(value, y, "o", color=OKABE_ITO["blue"], markersize=4.5, label="noise taken off")
         plain = [float(e.diagnostics["plain"]) for e in estimates]
         ax.plot(plain, y, "o", color=GREY, markerfacecolor="none", markersize=4.5, label="as counted")
         ax.plot(noise, y, "|", color=GREY, markersize=9, label="as counted under the null: 95 % below")
