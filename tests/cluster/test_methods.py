@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import subprocess
+import sys
 import types
 import warnings
 
@@ -233,3 +236,43 @@ def test_metrics_of_options_are_written_out():
     filled = METHODS.get("structure.agreement@1").fill({"against": OTHER, "also": [OUTCOME]})
     assert filled["against"]["special"] == "drop" and filled["also"][0]["layer"] == "last"
     assert METHODS.get("structure.agreement@1").fill(filled) == filled
+
+
+ENTRIES = [e for e in METHODS if e.name.startswith(("structure.", "markov."))]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.id)
+def test_entries_are_those_of_their_functions(entry):
+    function = entry.resolve()
+    doc = inspect.getdoc(function)
+    assert doc and entry.quantities and all(o.doc for o in entry.options.values())
+    assert all(q.split(".")[0] in doc for q in entry.quantities)
+    known = inspect.signature(function).parameters
+    named = {n for n, p in known.items() if p.kind is p.KEYWORD_ONLY} - {"outcome", "seed"}
+    assert named <= set(entry.options)
+    assert named == set(entry.options) or any(p.kind is p.VAR_KEYWORD for p in known.values())
+    own = {k: v for k, v in entry.fill({}).items() if not (entry.name == "structure.pairs" and k == "pairs")}
+    assert entry.fill(own) == entry.fill({})
+
+
+def test_choices_are_those_of_the_rooms():
+    from dynstat.cluster.null_sets import KINDS
+    from dynstat.cluster.spacings import check_populations
+    from dynstat.inference import methods_markov, methods_structure
+    from dynstat.markov.surrogates import NULLS
+    from dynstat.registry import METRICS
+
+    assert check_populations("all") == methods_structure.POPULATIONS
+    assert set(METHODS.get("structure.stability").options["null"].allowed) == set(KINDS)
+    assert methods_markov.NULLS == tuple(NULLS)
+    for name, states in methods_markov.CODES.items():
+        assert METRICS.get(name).flags == states
+
+
+def test_plans_are_checked_without_numpy():
+    code = (
+        "import sys\nfrom dynstat.registry import METHODS\nlist(METHODS)\n"
+        "METHODS.get('structure.agreement').fill({'against': {'metric': 'ratio_norm@1', 'tokens': 8}})\n"
+        "METHODS.get('markov.motifs').fill({'nulls': ['depth']})\nassert 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
