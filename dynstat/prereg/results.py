@@ -12,6 +12,7 @@ from ..files import write_json
 from ..inference.rules import Rule
 from ..inference.wording import is_bounded, level, number, p_value
 from .overview import add_overview
+from .plan_words import add_plan
 from .provenance import add_definitions, add_environment, event_words, reproduction
 from .rows import Rows, is_scalar
 
@@ -57,6 +58,7 @@ def write_results(
     _models(rows, ds)
     for name, claim in sorted(plan["hypotheses"].items(), key=lambda item: item[1]["order"]):
         _hypothesis(rows, name, claim, plan, run, decisions.get(name))
+    add_plan(rows, plan)
     for analysis in sorted(run.estimates):
         for key, estimate in run.estimates[analysis].items():
             _estimate(rows, plan, analysis, key, estimate, exploratory=lock is None)
@@ -276,8 +278,9 @@ def _estimate(
     bounded = is_bounded(key)
     for name in ("value", "low", "high"):
         add(name, getattr(e, name), number(float(getattr(e, name)), bounded))
-    for name in ("level", "interval", "unit", "target", "seed"):
+    for name in ("level", "interval", "unit", "target"):
         add(name, getattr(e, name))
+    add("seed", e.seed, None if e.seed is None else str(e.seed))  # a name, not a size: no thousands
     for unit, n in e.n.items():
         add(f"n.{unit}", n)
     for name, value in e.diagnostics.items():
