@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DynstatError
@@ -91,7 +91,9 @@ class Decision:
             )
         if self.outcome in DECISIONS:
             found = _judged(lock, self.hypothesis, self.estimates)
-            if (self.outcome, self.reason_code) != (found.outcome, found.reason_code):
+            downgraded = found.outcome == "supported" and self.reason_code == "downgraded"
+            expected = ("inconclusive", "downgraded") if downgraded else (found.outcome, found.reason_code)
+            if (self.outcome, self.reason_code) != expected:
                 raise DynstatError(
                     "P309",
                     "the decision does not follow from the estimates by the locked rule",
@@ -234,6 +236,24 @@ def withhold(
         lock.sha256,
         lock=lock,
     )
+
+
+def downgrade(lock: Lock, decision: Decision, why: str) -> Decision:
+    """Return a decision that a deviation touches: one that says supported becomes inconclusive.
+
+    Parameters
+    ----------
+    lock : Lock
+        Which made the decision.
+    decision : Decision
+    why : str
+        The deviation, in words; what would resolve the claim.
+    """
+    if decision.outcome != "supported":
+        return decision
+    values = {f.name: getattr(decision, f.name) for f in fields(decision)}
+    values |= {"outcome": "inconclusive", "reason_code": "downgraded", "resolve": why}
+    return Decision(**values, lock=lock)
 
 
 def _registered(lock: Lock, hypothesis: str) -> tuple[Mapping[str, Any], float, int]:

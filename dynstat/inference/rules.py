@@ -40,6 +40,7 @@ REASONS: dict[str, str] = {
     "interval_straddles": "inconclusive: the interval covers values on both sides of what decides",
     "not_beyond_null": "inconclusive: the number is not beyond what its null gives, or no null was computed",
     "by_construction": "inconclusive: a definition or theorem makes it so, hence it can support nothing",
+    "downgraded": "inconclusive: its rule says supported, and a deviation from the plan forbids it",
     "one_sample_a_cell": "not testable: one sample a cell cannot part the residual from the interaction",
     "no_interval": "not testable: the estimate has no interval on these data",
     "gate_failed": "inadmissible or not testable: a registered gate failed",
