@@ -10,7 +10,7 @@ import typer
 from .output import emit, progress_bar, say
 
 if TYPE_CHECKING:
-    from ..prereg.runner import RunResult
+    from ..prereg.run_result import RunResult
 
 ROLES = ("panel",)
 
@@ -19,18 +19,32 @@ def run(
     study: str = typer.Argument(..., help="A study (its lock is found by the data), or a lock file."),
     data: str = typer.Option(..., "--data", help="[ROLE=]PATH of a dataset file or folder of shards."),
     out: Path = typer.Option(..., "-o", "--out", help="Folder for results and report."),
+    jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Processes; the results are those of one."),
+    scheduler: str = typer.Option("", "--scheduler", help="Address of a Dask scheduler to use instead."),
+    deviate: Path | None = typer.Option(
+        None, "--deviate", help="Declared deviations; what they change runs beside what was registered."
+    ),
 ) -> None:
     """Run a study: estimates, decisions where a lock fits the data, results.json and the report."""
-    found = run_to(study, role_path(data), out)
+    found = run_to(study, role_path(data), out, jobs=jobs, scheduler=scheduler, deviate=deviate)
     emit(found, str(found["report"]))
 
 
-def run_to(study: str | Path, data: Path, out: Path) -> dict[str, Any]:
+def run_to(
+    study: str | Path,
+    data: Path,
+    out: Path,
+    *,
+    jobs: int = 1,
+    scheduler: str = "",
+    deviate: Path | None = None,
+) -> dict[str, Any]:
     """Run a study and write its report, telling on stderr what was decided; return what ``--json`` prints."""
+    from ..prereg.run_result import ConfirmatoryResult
     from ..prereg.runner import run_study
 
     with progress_bar("run") as progress:
-        result = run_study(study, data, out, progress)
+        result = run_study(study, data, out, progress, jobs=jobs, scheduler=scheduler, deviate=deviate)
     report = write_report(result)
     say(summary(result))
     return {
@@ -39,7 +53,9 @@ def run_to(study: str | Path, data: Path, out: Path) -> dict[str, Any]:
         "kept": result.kept,
         "out": str(result.out),
         "report": str(report),
-        "decisions": {h: list(o) for h, o in result.outcomes.items()},
+        "decisions": (
+            {h: list(o) for h, o in result.outcomes.items()} if isinstance(result, ConfirmatoryResult) else {}
+        ),
     }
 
 
@@ -79,12 +95,22 @@ def write_report(result: RunResult) -> Path:
 def summary(result: RunResult) -> str:
     """Return in words what a run decided."""
     from ..inference.rules import REASONS
+    from ..prereg.run_result import ConfirmatoryResult
 
     lines = [f"{result.study}: {result.stamp.replace('_', ' ')}"]
     if result.kept:
         lines.append("the results of an equal run are there already: kept, nothing computed")
-    if result.stamp == "exploratory":
+    if isinstance(result, ConfirmatoryResult):
+        for h, (outcome, code) in result.outcomes.items():
+            lines.append(f"{h}: {outcome.replace('_', ' ')} ({REASONS[code].partition(': ')[2]})")
+    elif result.void:
+        lines.append(f"the lock cannot decide ({result.void}): estimates only, no decisions")
+    else:
         lines.append("no lock fits these data: estimates only, no decisions")
-    for h, (outcome, code) in result.outcomes.items():
-        lines.append(f"{h}: {outcome.replace('_', ' ')} ({REASONS[code].partition(': ')[2]})")
+    undeclared = sum(d.must_be_declared for d in result.deviations)
+    if undeclared:
+        lines.append(
+            f"{undeclared} deviation{'s' * (undeclared > 1)} not declared: `dynstat report check` fails "
+            "until deviations.yaml beside the plan answers for it"
+        )
     return "\n  ".join(lines)

@@ -15,6 +15,7 @@ from scipy import special
 
 from ..errors import DynstatError, DynstatWarning
 from ..inference.resample import Rng, as_generator
+from ..parallel import each
 from .crossproducts import with_response
 from .fit import optimise
 from .intervals import parameter_table, spread
@@ -207,20 +208,24 @@ def _from_cells(m: LmerResult, nsim: int, generator: np.random.Generator) -> pd.
 def evaluate(m: LmerResult, statistic: Statistic, fits: Any) -> tuple[pd.Series, pd.DataFrame, int]:
     """Return a statistic of the fit, of all refits that succeed, and the number of those that fail."""
     estimate = named(statistic(m))
-    rows, failed, total = [], 0, 0
-    with warnings.catch_warnings():
-        # Replicates at the boundary are no news.
-        warnings.simplefilter("ignore", DynstatWarning)
-        for fit in fits:
-            total += 1
-            try:
-                rows.append(named(statistic(fit())).reindex(estimate.index))
-            except DynstatError:
-                failed += 1
+    found = list(each(_replicate, ((statistic, fit) for fit in fits)))
+    rows = [row.reindex(estimate.index) for row in found if row is not None]
+    total, failed = len(found), len(found) - len(rows)
     if not rows:
         raise DynstatError("S403", "no replicate could be fitted", where=m.formula, found=f"{total} failures")
     _warn_failed(failed, total)
     return estimate, pd.DataFrame(rows).reset_index(drop=True), failed
+
+
+def _replicate(task: tuple[Statistic, Any]) -> pd.Series | None:
+    statistic, fit = task
+    with warnings.catch_warnings():
+        # Replicates at the boundary are no news.
+        warnings.simplefilter("ignore", DynstatWarning)
+        try:
+            return named(statistic(fit()))
+        except DynstatError:
+            return None
 
 
 def named(value: Any) -> pd.Series:

@@ -75,7 +75,11 @@ def event_words(entry: Mapping[str, Any]) -> str:
         return f"data bound (content {entry['content_sha256'][:12]})"
     if event == "run":
         return f"run, {entry['stamp'].replace('_', ' ')}"
-    return "report built"
+    if event == "failure":
+        return f"run ended early: {entry.get('what', '')}"
+    if event == "amend":
+        return f"lock amended (lock {str(entry.get('lock_sha256', ''))[:12]})"
+    return "proof of time attached" if event == "proof" else "report built"
 
 
 def reproduction(plan: Mapping[str, Any], lock: Lock | None, data_name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from .overview import add_overview
 from .plan_words import add_plan
 from .provenance import add_definitions, add_environment, event_words, reproduction
 from .rows import Rows, is_scalar
+from .run_rows import add_beside, add_contingencies, add_deviations, add_failures
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from ..inference.decision import Decision
     from ..inference.estimate import Estimate
+    from .beside import Beside
     from .execute import Execution
     from .lock import Lock
 
@@ -46,14 +48,18 @@ def write_results(
     lock: Lock | None,
     lock_path: Path | None,
     stamp: str,
+    void: str = "",
+    beside: Sequence[Beside] = (),
     plan_sha256: str,
     content_sha256: str,
     data_name: str,
     ledger: list[dict[str, Any]],
 ) -> Path:
-    """Write ``out/results.json`` and return its path; docs/preregistration.md lists the keys."""
+    """Write ``out/results.json`` and return its path; docs/results.md lists the keys."""
     rows = Rows()
     _study(rows, plan, stamp, plan_sha256, lock, lock_path, ledger)
+    if void:
+        rows.note("study.void", void)
     _data(rows, ds, content_sha256, data_name)
     _models(rows, ds)
     for name, claim in sorted(plan["hypotheses"].items(), key=lambda item: item[1]["order"]):
@@ -61,19 +67,14 @@ def write_results(
     add_plan(rows, plan)
     for analysis in sorted(run.estimates):
         for key, estimate in run.estimates[analysis].items():
-            _estimate(rows, plan, analysis, key, estimate, exploratory=lock is None)
+            _estimate(rows, plan, analysis, key, estimate, exploratory=stamp == "exploratory")
     for step, (label, model, count) in enumerate(run.flow, start=1):
         groups: dict[str, Any] = {"step": step, "label": label} | ({"model": model} if model else {})
         rows.note(f"flow.{step}", count, **groups)
-    rows.note("deviation.n", len(run.deviations))
-    for i, d in enumerate(run.deviations, start=1):
-        for name in ("field", "registered", "executed", "type", "reason"):
-            rows.note(f"deviation.D{i}.{name}", getattr(d, name), affects=", ".join(d.affects))
-    rows.note("notrun.n", len(run.failed))
-    for i, (analysis, why) in enumerate(sorted(run.failed.items()), start=1):
-        rows.note(f"notrun.{i}", f"{analysis}: {why}", analysis_id=analysis)
-    for i, text in enumerate(run.warnings, start=1):
-        rows.note(f"warning.{i}", text)
+    add_deviations(rows, run.deviations)
+    add_contingencies(rows, run)
+    add_failures(rows, run, ledger)
+    add_beside(rows, beside, {h: c["order"] for h, c in plan["hypotheses"].items()})
     add_overview(rows, plan, ds)
     add_definitions(rows, plan)
     for i, entry in enumerate(ledger, start=1):

@@ -4,54 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DynstatError
-from ..files import canonical_hash, sha256_file, write_atomic
-from .ledger import append_entry, read_ledger
-from .lock import SUFFIX, Lock, check_executable, find_locks, load_lock
-from .plan import Plan, load_plan
-from .study import find_study, is_installed
+from ..files import canonical_hash, sha256_file
+from .admission import LOCK_FILE, Admitted, admit, enter, known_of_outcomes, record_access
+from .declared import fingerprint as declared_fingerprint
+from .ledger import append_entry, read_ledger, utc_now
+from .run_result import ConfirmatoryResult, ExploratoryResult, RunResult
+from .study import code_hashes
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from ..inference.decision import Decision
-    from .execute import Progress
+    from .deviations import Deviation
+    from .execute import Execution, Progress
 
-LOCK_FILE = f"plan{SUFFIX}"
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """Where the results lie and what was decided.
-
-    Attributes
-    ----------
-    out : Path
-    study : str
-    stamp : str
-        ``registered``, ``registered_after_access`` or ``exploratory``.
-    kept : bool
-        True where the results of an equal earlier run were kept and nothing was computed.
-    decisions : mapping of str to Decision
-        Empty where the run is exploratory or was kept.
-    outcomes : mapping of str to (outcome, reason code)
-        Of every hypothesis, also of a kept run.
-    """
-
-    out: Path
-    study: str
-    stamp: str
-    kept: bool
-    decisions: Mapping[str, Decision] = field(default_factory=dict)
-    outcomes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+__all__ = ["LOCK_FILE", "ConfirmatoryResult", "ExploratoryResult", "run_study"]
 
 
 def run_study(
-    study: str | Path, data: str | Path, out: str | Path, progress: Progress | None = None
+    study: str | Path,
+    data: str | Path,
+    out: str | Path,
+    progress: Progress | None = None,
+    *,
+    jobs: int = 1,
+    scheduler: str = "",
+    deviate: str | Path | None = None,
 ) -> RunResult:
     """Run a study on data and write its results to a folder.
 
@@ -66,259 +47,157 @@ def run_study(
         Folder for plan.lock.json (registered runs), ledger.jsonl and results.json.
     progress : callable, optional
         ``progress(done, total, what)``.
+    jobs : int
+        Processes for analyses and resamples; the results are those of one.
+    scheduler : str
+        Address of a Dask scheduler, which takes the place of `jobs`.
+    deviate : str or path, optional
+        Declared deviations beside those of the study's ``deviations.yaml``. What they change is run beside
+        what was registered, which still decides.
+
+    Returns
+    -------
+    ConfirmatoryResult or ExploratoryResult
 
     Raises
     ------
     DynstatError
         P302 (edited lock), P303 (other data under the lock, or in this folder before), P306 (ledger), P308
         (code or method changed since the lock), P301 (plan of an exploratory run), and the errors of reading.
+        From the moment that OUT's ledger binds the data, whatever ends the run is written to it.
     """
-    import dynstat
-
-    folder, lock, lock_path = _target(study)
-    ds = dynstat.open(Path(data))
-    inputs = _inputs(ds)
-    inputs_sha256 = canonical_hash(inputs) if inputs is not None else ""
-    if lock is None:
-        lock, lock_path = _fitting(folder, inputs_sha256)
-    elif lock.inputs_sha256 != inputs_sha256:
-        raise DynstatError(
-            "P303",
-            "the data were not made from the inputs that the lock binds",
-            where=str(data),
-            found=_difference(lock.content["inputs"], inputs),
-            expected=f"inputs {lock.inputs_sha256[:12]}",
-            mend="give the data of this lock; or name the study instead of the lock, for an exploratory run",
-        )
-    plan: Plan | None = None
-    if lock is None:
-        plan = load_plan(folder)
-        content = plan.content
-        bound = plan.sha256
-    else:
-        assert inputs is not None
-        check_executable(lock, folder)
-        _check_known(lock, folder)
-        _check_identity(ds, inputs)
-        content, bound = lock.plan, lock.sha256
-    _record_access(folder, content, inputs, inputs_sha256)
-
+    admitted = admit(study, data, deviate)
     out = Path(out)
-    content_sha256 = dynstat.content_hash(ds)
-    _enter(out, folder, lock, content_sha256)
-    fingerprint = _fingerprint(bound, content_sha256, content, folder)
-    stamp = _stamp(lock)
+    seen = known_of_outcomes(admitted, out)
+    record_access(admitted)
+    enter(out, admitted.folder, admitted.lock, admitted.content_sha256)
+    fingerprint = _fingerprint(admitted)
     if _is_done(out, fingerprint):
-        return RunResult(out, str(content["id"]), stamp, True, outcomes=_outcomes(out))
+        return _kept(admitted, out)
+    try:
+        return _run(
+            admitted, out, fingerprint, seen, Path(data).name, progress, jobs=jobs, scheduler=scheduler
+        )
+    except BaseException as e:
+        # The disk may be what failed; the error itself is what the user must see.
+        with suppress(DynstatError, OSError):
+            append_entry(
+                out / "ledger.jsonl",
+                "failure",
+                {
+                    "study": admitted.plan["id"],
+                    "what": _words(e),
+                    "content_sha256": admitted.content_sha256,
+                    "lock_sha256": admitted.lock.sha256 if admitted.lock else "",
+                },
+            )
+        raise
 
-    from .execute import Deviation, decide_all, execute
+
+def _run(
+    a: Admitted,
+    out: Path,
+    fingerprint: str,
+    seen: str,
+    data_name: str,
+    progress: Progress | None,
+    *,
+    jobs: int,
+    scheduler: str,
+) -> RunResult:
+    from ..parallel import workers
+    from .beside import declared_versions
+    from .execute import decide_all, execute
     from .results import write_results
 
-    run = execute(content, ds, progress)
+    started = utc_now()
     decisions: dict[str, Decision] = {}
-    if lock is not None:
-        decisions = decide_all(lock, run)
-        if lock.content["dynstat_version"] != dynstat.__version__:
-            run.deviations.append(
-                Deviation(
-                    "/dynstat_version",
-                    str(lock.content["dynstat_version"]),
-                    dynstat.__version__,
-                    "note",
-                    "dynstat was updated; the versions of all methods are those of the lock",
-                )
-            )
-    entry = {
-        "study": content["id"],
-        "fingerprint": fingerprint,
-        "stamp": stamp,
-        "content_sha256": content_sha256,
-    }
+    beside = []
+    with workers(jobs, scheduler):
+        run = execute(a.plan, a.ds, progress, folder=a.folder)
+        void = a.void
+        if a.lock is not None:
+            run.deviations = _deviations(a, run, seen, started)
+            void = void or "; ".join(d.reason for d in run.deviations if d.type == "void")
+            if not void:
+                registered = decide_all(a.lock, run)
+                decisions = _with_consequences(a, registered, run.deviations)
+                beside = declared_versions(a.lock, a.declared, run.deviations, run, decisions, a.ds, a.folder)
+    stamp = "exploratory" if void else a.stamp
     file = write_results(
         out,
-        content,
+        a.plan,
         run,
         decisions,
-        ds=ds,
-        lock=lock,
-        lock_path=lock_path,
+        ds=a.ds,
+        lock=a.lock,
+        lock_path=a.lock_path,
         stamp=stamp,
-        plan_sha256=plan.sha256 if plan else str(lock.content["plan_sha256"]) if lock else "",
-        content_sha256=content_sha256,
-        data_name=Path(data).name,
+        void=void,
+        beside=beside,
+        plan_sha256=a.plan_sha256,
+        content_sha256=a.content_sha256,
+        data_name=data_name,
         ledger=read_ledger(out / "ledger.jsonl"),
     )
+    entry = {
+        "study": a.plan["id"],
+        "fingerprint": fingerprint,
+        "stamp": stamp,
+        "content_sha256": a.content_sha256,
+    }
+    if a.declared:
+        entry["declared_sha256"] = declared_fingerprint(a.declared)
     append_entry(out / "ledger.jsonl", "run", {**entry, "results_sha256": sha256_file(file)})
-    return RunResult(out, str(content["id"]), stamp, False, decisions, _outcomes(out))
-
-
-def _target(study: str | Path) -> tuple[Path, Lock | None, Path | None]:
-    path = Path(study)
-    if not path.name.endswith(SUFFIX):
-        return find_study(study), None, None
-    lock = load_lock(path)
-    # A copy in a folder of results has no code beside it: its study is looked up by name.
-    folder = path.parent if (path.parent / "plan.yaml").exists() else find_study(str(lock.content["study"]))
-    return folder, lock, path
-
-
-def _inputs(ds: xr.Dataset) -> dict[str, Any] | None:
-    text = ds.attrs.get("inputs", "")
-    try:
-        value = json.loads(text) if text else None
-    except json.JSONDecodeError:
-        value = None
-    return value if isinstance(value, dict) else None
-
-
-def _fitting(folder: Path, inputs_sha256: str) -> tuple[Lock | None, Path | None]:
-    fits = [(lock, p) for p, lock in find_locks(folder) if lock.inputs_sha256 == inputs_sha256]
-    if len(fits) > 1:
-        raise DynstatError(
-            "S404",
-            "several locks fit the data",
-            where=str(folder),
-            found=", ".join(p.name for _, p in fits),
-            expected="one",
-            mend="name the lock: `dynstat run PATH/NAME.lock.json ...`",
-        )
-    return fits[0] if fits else (None, None)
-
-
-def _difference(registered: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "data without a record of their inputs"
-    parts = [k for k in sorted(set(registered) | set(found)) if registered.get(k) != found.get(k)]
-    return "other " + ", ".join(parts)
-
-
-def _check_known(lock: Lock, folder: Path) -> None:
-    known = {e.get("lock_sha256") for e in read_ledger(folder / "ledger.jsonl") if e["event"] == "lock"}
-    if lock.sha256 not in known:
-        raise DynstatError(
-            "P306",
-            "the study's ledger does not know this lock",
-            where=str(folder / "ledger.jsonl"),
-            found=f"{len(known)} locks",
-            expected=f"lock {lock.sha256[:12]}",
-            mend="restore the ledger from git",
-        )
-
-
-def _check_identity(ds: xr.Dataset, inputs: Mapping[str, Any]) -> None:
-    """Check that models, prompts and samples of the data are those of the inputs written in their header."""
-    problems = []
-    models = [str(m) for m in ds["model"].values]
-    registered = {m["id"]: m for m in inputs["models"]}
-    if set(models) != set(registered):
-        problems.append(f"models {', '.join(models)}, expected {', '.join(registered)}")
-    for name in ("weights_sha256", "tokenizer_sha256", "revision"):
-        if name in ds.coords:
-            for m, value in zip(models, ds[name].values, strict=True):
-                wanted = registered.get(m, {}).get(name)
-                if wanted is not None and str(value) != str(wanted):
-                    problems.append(f"{name} of {m}")
-    samples = inputs.get("settings", {}).get("samples")
-    if samples is not None and {str(s) for s in ds["sample"].values} != {str(s["id"]) for s in samples}:
-        problems.append(f"{ds.sizes['sample']} samples, expected {', '.join(str(s['id']) for s in samples)}")
-    if ds.sizes["prompt"] != inputs["prompts"]["n"]:
-        problems.append(f"{ds.sizes['prompt']} prompts, expected {inputs['prompts']['n']}")
-    if problems:
-        raise DynstatError(
-            "P303",
-            "the data are not what their header says",
-            problems=problems,
-            mend="extract them again from the panel that was locked",
-        )
-
-
-def _record_access(
-    folder: Path, plan: Mapping[str, Any], inputs: Mapping[str, Any] | None, inputs_sha256: str
-) -> None:
-    """Note in the study's ledger, once for each inputs, that outcomes of the registered split were seen."""
-    if (
-        inputs is None
-        or inputs["prompts"]["split"] != plan["data"]["prompts"]["split"]
-        or is_installed(folder)
-    ):
-        return
-    ledger = folder / "ledger.jsonl"
-    if any(e["event"] == "access" and e.get("inputs_sha256") == inputs_sha256 for e in read_ledger(ledger)):
-        return
-    append_entry(
-        ledger,
-        "access",
-        {
-            "study": plan["id"],
-            "inputs_sha256": inputs_sha256,
-            "level": "outcomes",
-            "split": inputs["prompts"]["split"],
-            "by": "run",
-        },
+    if stamp == "exploratory":
+        return ExploratoryResult(out, str(a.plan["id"]), False, void, tuple(run.deviations))
+    return ConfirmatoryResult(
+        out, str(a.plan["id"]), stamp, False, _outcomes(out), decisions, tuple(run.deviations)
     )
 
 
-def _enter(out: Path, folder: Path, lock: Lock | None, content_sha256: str) -> None:
-    """Make the folder of results ready: copy lock and ledger, bind the data; refuse what does not belong."""
-    ledger, copy = out / "ledger.jsonl", out / LOCK_FILE
-    earlier = load_lock(copy) if copy.exists() else None
-    entries = read_ledger(ledger)
-    if (entries or earlier) and (earlier.sha256 if earlier else "") != (lock.sha256 if lock else ""):
-        raise DynstatError(
-            "P303",
-            "the folder holds results under another lock",
-            where=str(out),
-            found=earlier.name if earlier else "an exploratory run",
-            expected=lock.name if lock else "no lock",
-            mend="choose another folder",
-        )
-    bindings = [e["content_sha256"] for e in entries if e["event"] == "bind"]
-    if lock is not None and not bindings and (out / "results.json").exists():
-        raise DynstatError(
-            "P306",
-            "the folder holds results and its ledger does not say of which data",
-            where=str(ledger),
-            found=f"{len(entries)} entries, none of which binds data",
-            expected="the ledger of the run that wrote results.json",
-            mend="restore the ledger, or choose another folder",
-        )
-    if lock is not None and bindings and content_sha256 not in bindings:
-        raise DynstatError(
-            "P303",
-            "the lock was run on other data in this folder",
-            where=str(ledger),
-            found=content_sha256,
-            expected=bindings[0],
-            mend="restore the data; what was there is untouched",
-        )
-    # The lock first: a folder that was left half made must not look like that of an exploratory run.
-    if lock is not None and earlier is None:
-        write_atomic(copy, json.dumps(lock.content, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
-    if not entries:
-        source = folder / "ledger.jsonl"
-        read_ledger(source)
-        write_atomic(ledger, source.read_bytes() if source.exists() else b"")
-    if content_sha256 not in bindings:
-        append_entry(
-            ledger, "bind", {"lock_sha256": lock.sha256 if lock else "", "content_sha256": content_sha256}
-        )
+def _deviations(a: Admitted, run: Execution, seen: str, started: str) -> list[Deviation]:
+    from .declared import join
+    from .executed import find_deviations
+
+    assert a.lock is not None
+    found = find_deviations(a.lock, run, a.folder, str(a.lock.content["access"]["level"]), started)
+    return join(found, a.declared, a.lock.plan, seen)
 
 
-def _fingerprint(bound: str, content_sha256: str, plan: Mapping[str, Any], folder: Path) -> str:
+def _with_consequences(
+    a: Admitted, decisions: Mapping[str, Decision], deviations: list[Deviation]
+) -> dict[str, Decision]:
+    """Return the decisions, where a deviation that forbids support has turned it into inconclusive."""
+    from ..inference.decision import downgrade
+
+    assert a.lock is not None
+    out = dict(decisions)
+    for number, d in enumerate(deviations, start=1):
+        for name in d.affects:
+            if d.forbids_support and name in out:
+                why = f"a run without deviation D{number}, registered anew on data that it has not seen"
+                out[name] = downgrade(a.lock, out[name], why)
+    return out
+
+
+def _fingerprint(a: Admitted) -> str:
     """Hash all that determines the results."""
     from .. import __version__
-    from .study import code_hashes
 
+    plan = a.plan
+    declared = declared_fingerprint(a.declared)
     return canonical_hash(
         {
-            "bound": bound,
-            "content": content_sha256,
-            "code": code_hashes(folder),
+            "bound": a.bound,
+            "content": a.content_sha256,
+            "code": code_hashes(a.folder),
             "dynstat": __version__,
             "methods": sorted(
-                a["method"] for a in [*plan["analyses"].values(), *plan["exploratory"].values()]
+                s["method"] for s in [*plan["analyses"].values(), *plan["exploratory"].values()]
             ),
         }
+        | ({"declared": declared} if declared else {})
     )
 
 
@@ -333,13 +212,27 @@ def _is_done(out: Path, fingerprint: str) -> bool:
     )
 
 
-def _stamp(lock: Lock | None) -> str:
-    if lock is None:
-        return "exploratory"
-    return "registered_after_access" if lock.content["access"]["level"] == "outcomes" else "registered"
+def _kept(a: Admitted, out: Path) -> RunResult:
+    values = _values(out)
+    stamp = str(values["study.stamp"])
+    if stamp == "exploratory":
+        return ExploratoryResult(out, str(a.plan["id"]), True, str(values.get("study.void", "")))
+    return ConfirmatoryResult(out, str(a.plan["id"]), stamp, True, _outcomes(out))
+
+
+def _values(out: Path) -> dict[str, Any]:
+    return {v["key"]: v["raw"] for v in json.loads((out / "results.json").read_text(encoding="utf-8"))}
 
 
 def _outcomes(out: Path) -> dict[str, tuple[str, str]]:
-    values = {v["key"]: v["raw"] for v in json.loads((out / "results.json").read_text(encoding="utf-8"))}
-    ids = [k.removesuffix(".decision") for k in values if k.endswith(".decision")]
+    values = _values(out)
+    ids = [k.removesuffix(".decision") for k in values if k.endswith(".decision") and k.count(".") == 1]
     return {h: (str(values[f"{h}.decision"]), str(values[f"{h}.reason_code"])) for h in ids}
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, DynstatError):
+        return f"{error.code} {error.what}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"{type(error).__name__}: {error}"

@@ -12,6 +12,7 @@ from dynstat.errors import DynstatError
 from dynstat.inference.decision import Decision
 from dynstat.prereg.ledger import read_ledger
 from dynstat.prereg.lock import lock_study
+from dynstat.prereg.run_result import ConfirmatoryResult, ExploratoryResult
 from dynstat.prereg.runner import run_study
 
 from .conftest import make_data, make_inputs
@@ -36,13 +37,15 @@ def locked(study, inputs):
 
 
 def test_the_runner_takes_no_options():
-    assert list(inspect.signature(run_study).parameters) == ["study", "data", "out", "progress"]
+    # Beside study and data: where to write, what to tell, what to compute on; what is declared runs beside.
+    parameters = ["study", "data", "out", "progress", "jobs", "scheduler", "deviate"]
+    assert list(inspect.signature(run_study).parameters) == parameters
 
 
 def test_a_registered_run_decides(study, locked, saved, tmp_path):
     seen = []
     result = run_study(study, saved(2.0), tmp_path / "out", lambda *a: seen.append(a))
-    assert result.stamp == "registered" and not result.kept
+    assert type(result) is ConfirmatoryResult and result.stamp == "registered" and not result.kept
     assert all(isinstance(d, Decision) for d in result.decisions.values())
     assert result.outcomes == {
         "H1": ("supported", "supported_by_rule"),
@@ -114,7 +117,8 @@ def test_rejected_and_straddling(study, locked, saved, tmp_path):
 
 def test_without_a_lock_the_run_is_exploratory(study, saved, tmp_path):
     result = run_study(study, saved(2.0), tmp_path / "out")
-    assert result.stamp == "exploratory" and result.decisions == {} and result.outcomes == {}
+    assert type(result) is ExploratoryResult and result.stamp == "exploratory"
+    assert not hasattr(result, "decisions") and not hasattr(result, "outcomes")
     v = values(tmp_path / "out")
     assert "H1.claim" in v and "H1.estimate" in v
     assert not [
@@ -250,7 +254,8 @@ def test_exclusions_missing_runs_and_gates(study, locked, saved, tmp_path):
     result = run_study(study, saved(2.0, "b.nc", n_generated=n), tmp_path / "b")
     assert {o for o, _ in result.outcomes.values()} == {"inadmissible"}
     v = values(tmp_path / "b")
-    assert v["deviation.D1.type"] == "gate" and "H1.estimate" not in v and "found 3" in v["H1.criterion.1"]
+    assert v["deviation.D1.type"] == "note" and v["deviation.D1.executed"] == "3"
+    assert "H1.estimate" not in v and "found 3" in v["H1.criterion.1"] and v["deviation.undeclared"] == 0
 
     quality = np.zeros((2, 6, 2, 3, 2), np.int8)
     quality[0, 1, 0] = 4
@@ -269,7 +274,9 @@ def test_an_analysis_that_fails_is_not_run_and_a_deviation(study, inputs, saved,
     result = run_study(study, saved(2.0), tmp_path / "out")
     assert result.outcomes["H1"] == ("not_run", "analysis_failed")
     v = values(tmp_path / "out")
-    assert v["deviation.D1.type"] == "not_run" and v["notrun.n"] == 1 and "S402" in v["notrun.1"]
+    assert v["deviation.D1.type"] == "downgrade" and v["deviation.undeclared"] == 1
+    assert v["deviation.D1.executed"] == "not run" and "S402" in v["deviation.D1.reason"]
+    assert v["notrun.n"] == 1 and "S402" in v["notrun.1"]
 
 
 def test_a_folder_of_another_run_is_refused(study, inputs, saved, tmp_path):
@@ -286,17 +293,17 @@ def test_two_locks_of_the_same_inputs_must_be_told_apart(study, locked, inputs, 
 
 
 def test_a_half_made_folder_is_taken_up(study, locked, saved, tmp_path, monkeypatch):
-    from dynstat.prereg import runner
+    from dynstat.prereg import admission
 
     data = saved(2.0)
-    real = runner.append_entry
+    real = admission.append_entry
 
     def killed(path, event, fields, time=None):
         if event == "bind":
             raise KeyboardInterrupt
         return real(path, event, fields, time)
 
-    monkeypatch.setattr(runner, "append_entry", killed)
+    monkeypatch.setattr(admission, "append_entry", killed)
     with pytest.raises(KeyboardInterrupt):
         run_study(study, data, tmp_path / "out")
     monkeypatch.undo()
@@ -304,11 +311,11 @@ def test_a_half_made_folder_is_taken_up(study, locked, saved, tmp_path, monkeypa
 
 
 def test_a_copied_lock_runs_by_its_study(study, locked, saved, tmp_path, monkeypatch):
-    from dynstat.prereg import runner
+    from dynstat.prereg import admission
 
     data = saved(2.0)
     run_study(study, data, tmp_path / "out")
-    monkeypatch.setattr(runner, "find_study", lambda name: {"drift": study}[name])
+    monkeypatch.setattr(admission, "find_study", lambda name: {"drift": study}[name])
     assert run_study(tmp_path / "out" / "plan.lock.json", data, tmp_path / "out").kept
 
 
@@ -370,3 +377,41 @@ def test_every_key_of_the_results_begins_with_a_reserved_word_or_a_hypothesis(st
     run_study(study, saved(2.0), tmp_path / "out")
     first = {k.split(".")[0] for k in values(tmp_path / "out")}
     assert {"study", "estimate", "flow", "timeline"} <= first <= RESERVED | {"H1", "H2", "H3"}
+
+
+def test_a_result_without_a_lock_cannot_be_given_decisions(tmp_path):
+    with pytest.raises(TypeError):
+        ExploratoryResult(tmp_path, "x", False, decisions={})
+    with pytest.raises(DynstatError, match="P309"):
+        ConfirmatoryResult(tmp_path, "x", "exploratory", False, {})
+    with pytest.raises(DynstatError, match="P309"):
+        ConfirmatoryResult(tmp_path, "x", "registered", False, {}, {"H1": "supported"})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("inside"), MemoryError()])
+def test_a_run_that_ends_early_is_in_the_ledger_and_leaves_no_results(
+    study, locked, saved, tmp_path, monkeypatch, error
+):
+    import dynstat.prereg.execute as execute_module
+
+    def broken(*_, **__):
+        raise error
+
+    data, out = saved(2.0), tmp_path / "out"
+    monkeypatch.setattr(execute_module, "analyse", broken)
+    with pytest.raises(type(error)):
+        run_study(study, data, out)
+    assert sorted(p.name for p in out.iterdir() if p.suffix != ".head") == ["ledger.jsonl", "plan.lock.json"]
+    last = read_ledger(out / "ledger.jsonl")[-1]
+    assert last["event"] == "failure" and last["lock_sha256"] and last["time"]
+    assert last["what"] == (
+        "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+    )
+    monkeypatch.undo()
+    assert run_study(study, data, out).outcomes["H1"][0] == "supported"
+    v = values(out)
+    assert v["failure.n"] == 1 and v["failure.1"] == last["what"]
+    # A run after that which fails leaves the results of the one before as they were.
+    before = (out / "results.json").read_bytes()
+    (study / "deviations.yaml").write_text('dynstat: "deviations/1"\ndeviations: []\n')
+    assert run_study(study, data, out).kept and (out / "results.json").read_bytes() == before
