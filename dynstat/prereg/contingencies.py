@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from ..inference.estimate import Estimate
 
-WHEN = ("singular", "not_converged", "failed")
-DO = ("drop_term", "use_options", "accept")
-
 
 @dataclass(frozen=True)
 class Contingency:
@@ -137,7 +134,6 @@ def _changes(rule: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
     if rule["do"] == "accept":
         return {}
     from ..mixed.formula import parse_formula
-    from ..mixed.refitting import merge
 
     formula = parse_formula(str(options.get("formula", "")))
     wanted = str(rule["term"])
@@ -149,4 +145,6 @@ def _changes(rule: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
             where=str(options.get("formula", "")),
             expected=", ".join(t.label for t in formula.random),
         )
-    return {"formula": merge(formula, f". ~ . - ({term.columns} | {term.name})")}
+    # By label, so that quantities keep the names that the plan knows: share.category:prompt, from outside in.
+    kept = [f"({t.columns} | {t.label})" for t in formula.random if t != term]
+    return {"formula": " + ".join([f"{formula.response} ~ {formula.fixed or '1'}", *kept])}
