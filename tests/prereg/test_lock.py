@@ -207,7 +207,8 @@ def test_the_ledger_is_chained(tmp_path):
 @given(data=st.data())
 def test_any_edit_of_a_ledger_is_found(tmp_path, data):
     file = tmp_path / "ledger.jsonl"
-    file.unlink(missing_ok=True)
+    for old in (file, tmp_path / "ledger.head"):
+        old.unlink(missing_ok=True)
     for i in range(3):
         append_entry(file, "access", {"what": f"x{i}"}, time="2026-01-01T00:00:00Z")
     text = file.read_text()
