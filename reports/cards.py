@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from . import multiverse
 from .markup import NBSP, bullets, ds, interval, span, text
 from .results import Results
-from .tables import decision, flags, units
+from .tables import decision, flags, needed, p_value, units
 
 UNDECIDED = {
     "inconclusive": "The data do not decide this claim: they exclude neither it nor its contrary.",
@@ -20,6 +21,7 @@ UNDECIDED = {
 # Inconclusive although the rule's own criteria may be met.
 HELD_BACK = {
     "by_construction": "A definition or a theorem gives this number, so it says nothing about the claim.",
+    "downgraded": "A deviation from the plan forbids support; the data leave the claim open.",
     "not_beyond_null": "The number is not beyond what its null gives; the data leave the claim open.",
 }
 
@@ -41,6 +43,7 @@ def _card(results: Results, h: str, label: str) -> str:
     else:
         items += _evidence(results, h)
     items.append(f"**n:** {units(results, h)}")
+    items += _beside(results, h)
     items.append(f"**Flags:** {flags(results, h)}")
     parts = [
         f"### {text(h)} {{#sec-card-{label}}}",
@@ -71,12 +74,10 @@ def _evidence(results: Results, h: str) -> list[str]:
     for start in sorted(others, key=lambda key: (len(key), key)):
         items += _part(results, start, f" of part {start.rsplit('.', 1)[1]}")
     if not results.exploratory and f"{h}.p_support" in results:
-        p = [f"of support {ds(results, f'{h}.p_support')}", f"of rejection {ds(results, f'{h}.p_reject')}"]
+        p = [f"of support {p_value(results, h, 'support')}", f"of rejection {p_value(results, h, 'reject')}"]
         line = f"**p:** {', '.join(p)}"
-        if f"{h}.alpha" in results:
-            line += f", each compared with {ds(results, f'{h}.alpha')}"
         if f"{h}.m" in results:
-            line += f" (family of {ds(results, f'{h}.m')})"
+            line += f"; family {ds(results, f'{h}.family')} of {ds(results, f'{h}.m')}"
         items.append(line)
     return items
 
@@ -98,6 +99,46 @@ def _part(results: Results, start: str, which: str) -> list[str]:
     return items
 
 
+def _beside(results: Results, h: str) -> list[str]:
+    """Return what stands beside the evidence: diagnostics of its fit, robustness, registration."""
+    items = []
+    if told := _fit(results, h):
+        items.append(f"**Diagnostics:** {told} (all in @sec-diagnostics)")
+    if not results.exploratory and (agree := multiverse.agreement(results, h)):
+        items.append(f"**Robustness:** {agree} with this outcome (@tbl-multiverse)")
+    named = (("time", "registered"), ("access", "access to the data then"), ("amended", "amended"))
+    given = [
+        f"{words}: {ds(results, f'{h}.registration.{key}')}"
+        for key, words in named
+        if results.raw(f"{h}.registration.{key}") not in (None, "")
+    ]
+    if given:
+        items.append(f"**Registration:** {'; '.join(given)}")
+    if f"amended.{h}.decides" in results:
+        items.append("**Amended:** registered and amended result stand side by side in @tbl-amended")
+    return items
+
+
+def _fit(results: Results, h: str) -> str:
+    """Return convergence, boundary and notes of the estimates that decide, each value once."""
+    bounds = results.records(f"{h}.bound")
+    first = results.get(f"{h}.quantity")
+    pairs = {(first.analysis, str(first.raw))} if first else set()
+    pairs |= {(v["quantity"].analysis, str(v["quantity"].raw)) for v in bounds.values() if "quantity" in v}
+    parts = []
+    for key, words in (("converged", "converged"), ("singular", "at the boundary"), ("notes", "noted")):
+        values = {
+            v.formatted: v
+            for e in results.estimates
+            if (e.analysis, e.key) in pairs
+            and (v := e.fields.get(f"diagnostics.{key}")) is not None
+            and v.formatted
+        }
+        if values:
+            parts.append(f"{words}: {', '.join(map(span, values.values()))}")
+    return "; ".join(parts)
+
+
 def _criteria(results: Results, h: str) -> str:
     lines = results.under(f"{h}.criterion")
     if results.exploratory or not lines:
@@ -115,7 +156,7 @@ def _wording(results: Results, h: str) -> str:
     said = span(wording, missing=said)
     lines = [f"**Permitted wording:** {said}"] if said else []
     if outcome == "inconclusive" and f"{h}.resolve" in results:
-        lines.append(f"**What would resolve it:** {ds(results, f'{h}.resolve')}")
+        lines.append(f"**What would resolve it:** {needed(results, h)}")
     if limits := results.under(f"{h}.does_not_show"):
         lines.append("**It does not show:**\n\n" + bullets([span(v) for v in limits]))
     return "\n\n".join(lines)

@@ -38,6 +38,62 @@ def shares(results: Results, out: Path) -> str:
     return "\n\n".join(blocks)
 
 
+def claims(results: Results, out: Path) -> str:
+    """Draw every claim's estimate over the band that decides it; return the Markdown of the figure."""
+    from dynstat.plotting.claims import ClaimRow, claims_forest, describe_claims
+    from dynstat.plotting.style import save_svg
+
+    rows, levels = [], set()
+    for h in results.hypotheses:
+        bounds = results.records(f"{h}.bound")
+        for i in range(1, max(len(bounds), 1) + 1):
+            start = h if i == 1 else f"{h}.part.{i}"
+            bound = bounds.get(str(i), {})
+            stopped = results.decision(h) == "inadmissible"
+            value = None if stopped else results.number(f"{start}.estimate")
+            edges = [bound[k].raw for k in ("low", "high") if k in bound]
+            quantity = bound["quantity"].formatted if "quantity" in bound else results.raw(f"{h}.quantity")
+            if value is not None:
+                levels.add(results.number(f"{start}.level"))
+            rows.append(
+                ClaimRow(
+                    h,
+                    str(quantity or ""),
+                    value,
+                    results.number(f"{start}.low"),
+                    results.number(f"{start}.high"),
+                    results.decision(h),
+                    str(bound["kind"].raw) if "kind" in bound else "in_range",
+                    (edges[0], edges[1]) if len(edges) == 2 else claimed_range(results, h),
+                    bound["scale"].formatted if "scale" in bound else _scale(results, h),
+                )
+            )
+    if not any(row.value is not None for row in rows):
+        return ""
+    level = levels.pop() if len(levels) == 1 else None
+    alt = describe_claims(rows, level=level)
+    save_svg(claims_forest(rows, level=level), out / "figures" / "claims.svg", alt)
+    percent = f"{100 * level:g} % " if level is not None else ""
+    return (
+        f"![Every claim: its estimate with unadjusted {percent}interval, over what decides it. Grey: the "
+        "range that the claim names; hatched: effects smaller than the smallest of interest; dashed: a "
+        "threshold, or zero. Marker and colour show the decision.](figures/claims.svg)"
+        f'{{#fig-claims fig-alt="{text(alt)}" width=6.5in}}'
+    )
+
+
+def curves(results: Results, out: Path) -> dict[str, str]:
+    """Draw the specification curve of every multiverse; return the Markdown of the figures by hypothesis."""
+    return {}
+
+
+def _scale(results: Results, h: str) -> str:
+    """Return the scale of a claim from the words of its SESOI, as in ``.036 to .131 (variance share)``."""
+    value = results.get(f"{h}.sesoi")
+    found = re.search(r"\(([^()]+)\)$", value.formatted if value else "")
+    return found[1] if found else ""
+
+
 def overviews(results: Results, out: Path) -> str:
     """Draw the overview figures that the results hold values for (``overview.<metric>.<model>.<n>``)."""
     from dynstat.plotting.style import save_svg

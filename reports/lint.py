@@ -41,6 +41,7 @@ _SPAN = re.compile(r'\[((?:\\.|[^\[\]\\])*)\]\{\.(ds|ds-short) key="((?:\\.|[^"\
 _REFERENCE = re.compile(r"(?<![\\\w])@((?:tbl|fig|sec|eq|imp|wrn|nte)-[A-Za-z0-9-]+)")
 _LINK = re.compile(r"(?<!\\)\]\(#([A-Za-z0-9-]+)\)")
 _LABEL = re.compile(r"(?<!\\)\{#([A-Za-z0-9-]+)[ }]")
+_FILE_LINK = re.compile(r"(?<![\\!])\[(?:\\.|[^\[\]\\])*\]\(([^)#\s][^)\s]*)\)")
 _FIGURE = re.compile(r'!\[((?:\\.|[^\[\]\\])*)\]\(([^)\s]+)\)(\{(?:\\.|"(?:\\.|[^"\\])*"|[^}"\\])*\})?')
 _ALT = re.compile(r'fig-alt="((?:\\.|[^"\\])*)"')
 
@@ -59,6 +60,7 @@ def check(target: Path) -> list[str]:
         results = load(file.parent)
         if file == files[0]:
             problems += recheck.origin(file.parent, results)
+            problems += recheck.deviations(results)
         if file.suffix.lower() in {".html", ".htm"}:
             found, count = page.problems(text, results)
         else:
@@ -175,6 +177,11 @@ def _labels(body: str) -> list[str]:
 
 def _figures(body: str, folder: Path) -> list[str]:
     problems = []
+    for link in _FILE_LINK.findall(body):
+        if re.match(r"[a-z]+:", link):
+            problems.append(f"link to {link} leaves the report")
+        elif not (folder / link).is_file():
+            problems.append(f"linked file {link} does not exist")
     for _, source, attributes in _FIGURE.findall(body):
         if re.match(r"[a-z]+:", source):
             problems.append(f"figure {source} is not a file of the report")

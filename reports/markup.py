@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from dynstat.escape import escape_markdown
 
-from .results import Results, Value
+from .results import EstimateRow, Results, Value
 
 NBSP = "\u00a0"
 MISSING = "—"
@@ -30,6 +30,12 @@ def span(value: Value | None, *, missing: str = MISSING) -> str:
 def ds(results: Results, key: str, *, missing: str = MISSING) -> str:
     """Return the span of `key`, or `missing`."""
     return span(results.get(key), missing=missing)
+
+
+def field(row: EstimateRow, name: str) -> str:
+    """Return the span of a field of an estimate, or the sign for what is missing."""
+    value = row.fields.get(name)
+    return span(value) if value and value.raw is not None else MISSING
 
 
 def short(results: Results, key: str, length: int = 12) -> str:
@@ -85,9 +91,11 @@ def table(
     return "\n".join(lines)
 
 
-def callout(kind: str, title: str, body: str) -> str:
-    """Return a callout: ``important``, ``warning`` or ``note``."""
-    return f"::: {{.callout-{kind} icon=false}}\n\n## {title} {{.unnumbered .unlisted}}\n\n{body}\n\n:::"
+def callout(kind: str, title: str, body: str, *, closed: bool = False) -> str:
+    """Return a callout: ``important``, ``warning`` or ``note``; a closed one opens at a click on a page."""
+    collapse = ' collapse="true"' if closed else ""
+    head = f"::: {{.callout-{kind} icon=false{collapse}}}"
+    return f"{head}\n\n## {title} {{.unnumbered .unlisted}}\n\n{body}\n\n:::"
 
 
 def div(classes: str, body: str) -> str:

@@ -58,7 +58,8 @@ def decisions(results: Results) -> list[str]:
         if p_support is None or p_reject is None or alpha is None:
             problems.append(f"DECISION MISMATCH {h}: {outcome} without p-values and level")
             continue
-        expected = _expected(results, h, p_support, p_reject, alpha)
+        reject = results.number(f"{h}.alpha_reject")
+        expected = _expected(results, h, p_support, p_reject, (alpha, alpha if reject is None else reject))
         if outcome not in expected:
             problems.append(
                 f"DECISION MISMATCH {h}: p of support {p_support:.3g} and of rejection {p_reject:.3g} at "
@@ -70,14 +71,29 @@ def decisions(results: Results) -> list[str]:
     return problems
 
 
-def _expected(results: Results, h: str, p_support: float, p_reject: float, alpha: float) -> tuple[str, ...]:
-    if p_reject <= alpha:
+def _expected(
+    results: Results, h: str, p_support: float, p_reject: float, levels: tuple[float, float]
+) -> tuple[str, ...]:
+    if p_reject <= levels[1]:
         return ("rejected",)
-    if p_support > alpha or results.raw(f"{h}.reason_code") == "by_construction":
+    # A downgrading deviation, or a theorem, holds back support and leaves the test as it is.
+    if p_support > levels[0] or results.raw(f"{h}.reason_code") in ("by_construction", "downgraded"):
         return ("inconclusive",)
     # One part's own rejection can hold back support of the whole although the joined p is small.
     joined = any(v.formatted.startswith("Joined by") for v in results.under(f"{h}.criterion"))
     return ("supported", "inconclusive") if joined else ("supported",)
+
+
+def deviations(results: Results) -> list[str]:
+    """Return a problem for every deviation above a note that nobody declared."""
+    problems = []
+    for name in results.undeclared:
+        fields = results.records("deviation")[name]
+        said = {k: fields[k].formatted if k in fields else "" for k in ("field", "type")}
+        problems.append(
+            f"deviation {name} at {said['field']} ({said['type']}) is not declared (deviations.yaml)"
+        )
+    return problems
 
 
 def origin(folder: Path, results: Results) -> list[str]:

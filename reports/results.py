@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from dynstat.errors import DynstatError
@@ -48,6 +49,11 @@ class EstimateRow:
         """Return a field as a finite number, or None."""
         value = self.fields.get(name)
         return _finite(value.raw) if value else None
+
+    def words(self, name: str) -> str:
+        """Return a field as it is printed, "" where it is missing."""
+        value = self.fields.get(name)
+        return value.formatted if value and value.raw is not None else ""
 
     @property
     def purpose(self) -> str:
@@ -136,18 +142,71 @@ class Results:
             return [v for _, v in sorted(zip(map(int, tails), found, strict=True), key=lambda pair: pair[0])]
         return found
 
+    def records(self, prefix: str) -> dict[str, dict[str, Value]]:
+        """Return ``PREFIX.<id>.<field>`` as fields by id, in the order of the file; ``PREFIX.n`` is none."""
+        out: dict[str, dict[str, Value]] = {}
+        for v in self.under(prefix):
+            name, dot, field_name = v.key[len(prefix) + 1 :].partition(".")
+            if dot:
+                out.setdefault(name, {})[field_name] = v
+        return out
+
+    @property
+    def undeclared(self) -> list[str]:
+        """Ids of the deviations above a note that nobody declared; older results do not say and have none."""
+        found = []
+        for name, fields in self.records("deviation").items():
+            declared = fields.get("declared")
+            kind = fields.get("type")
+            if declared is not None and declared.raw is False and not (kind and kind.raw == "note"):
+                found.append(name)
+        return found
+
+    @property
+    def families(self) -> list[str]:
+        """The families of the hypotheses, in the order of registration."""
+        return list(dict.fromkeys(str(self.raw(f"{h}.family") or "") for h in self.hypotheses))
+
     def __iter__(self) -> Iterator[Value]:
         return iter(self.values.values())
 
     def _derive(self) -> dict[str, Value]:
         counts = Counter(self.decision(h) for h in self.hypotheses)
-        numbers = {f"count.{d}": counts[d] for d in (*DECISIONS, *STATES)}
+        numbers: dict[str, float] = {f"count.{d}": counts[d] for d in (*DECISIONS, *STATES)}
         numbers["count.hypotheses"] = len(self.hypotheses)
         numbers["count.models"] = len(self.models)
         numbers["count.deviations"] = int(self.number("deviation.n") or 0)
+        found = self.records("deviation").values()
+        stated = [f["declared"].raw for f in found if "declared" in f]
+        numbers["count.declared"] = sum(raw is True for raw in stated)
+        numbers["count.undeclared"] = len(self.undeclared)
+        for h in self.hypotheses:
+            if self.decision(h) == "inconclusive" and (factor := self._more_units(h)) is not None:
+                numbers[f"{h}.units_factor"] = round(factor, 1)
+                numbers[f"{h}.se_factor"] = round(factor**-0.5, 2)
+                if (units := self.number(f"{h}.n.units")) is not None:
+                    numbers[f"{h}.units_needed"] = math.ceil(factor * units)
         return {
-            f"derived.{k}": Value(f"derived.{k}", n, str(n), reason="derived") for k, n in numbers.items()
+            f"derived.{k}": Value(f"derived.{k}", n, f"{n:,}" if n >= 10_000 else str(n), reason="derived")
+            for k, n in numbers.items()
         }
+
+    def _more_units(self, h: str) -> float | None:
+        """Return by what the units must grow for the nearer test to decide, were the estimate to stay.
+
+        The standard error shrinks with the root of the units, so their factor is (z(1 - alpha) / z(1 - p))².
+        """
+        p_support, p_reject, alpha = (self.number(f"{h}.{k}") for k in ("p_support", "p_reject", "alpha"))
+        if p_support is None or p_reject is None or alpha is None:
+            return None
+        if p_reject < p_support and (own := self.number(f"{h}.alpha_reject")) is not None:
+            alpha = own
+        p = min(p_support, p_reject)
+        if not 0 < alpha < p < 0.5:
+            return None
+        z = NormalDist().inv_cdf
+        factor = (z(1 - alpha) / z(1 - p)) ** 2
+        return factor if factor <= 100 else None
 
 
 def load(path: Path) -> Results:

@@ -1,12 +1,13 @@
-"""The tables that every report has: decisions, rejected, inconclusive, not run, deviations, data flow."""
+"""The tables of claims that every report has: all, rejected, inconclusive, not run; and the data flow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from . import multiverse
 from .markup import MISSING, ds, interval, span, table, text
 from .results import STATES, Results
-from .words import GLYPH, counted
+from .words import GLYPH, counted, plural
 
 REQUIRED_TABLES = (
     "tbl-decisions",
@@ -37,8 +38,17 @@ def estimate(results: Results, h: str) -> str:
 
 def units(results: Results, h: str) -> str:
     """Return n at every level, in the order of the results."""
-    found = results.under(f"{h}.n")
-    return ", ".join(f"{span(v)} {text(counted(v.key.rsplit('.', 1)[1]))}" for v in found) or MISSING
+    found, unit = results.under(f"{h}.n"), str(results.raw(f"{h}.unit") or "")
+    return ", ".join(f"{span(v)} {text(counted(v.key.rsplit('.', 1)[1], unit))}" for v in found) or MISSING
+
+
+def main_units(results: Results, h: str) -> str:
+    """Return how many units the interval counts; n at every level where the results do not say which."""
+    unit = str(results.raw(f"{h}.unit") or "")
+    for key in ("units", unit, f"{unit}s"):
+        if unit and (value := results.get(f"{h}.n.{key}")) is not None:
+            return f"{span(value)} {text(plural(unit))}"
+    return units(results, h)
 
 
 def link(results: Results, h: str, cards: Mapping[str, str]) -> str:
@@ -49,35 +59,62 @@ def link(results: Results, h: str, cards: Mapping[str, str]) -> str:
 def flags(results: Results, h: str) -> str:
     """Return the deviations and other flags of a hypothesis."""
     value = results.get(f"{h}.flags")
-    return span(value) if value and value.formatted else "none"
+    return f"[{span(value)}](#tbl-deviations)" if value and value.formatted else "none"
+
+
+def p_value(results: Results, h: str, test: str) -> str:
+    """Return the p of a test (``support``, ``reject``), the level it is compared with, and the adjusted p."""
+    out = ds(results, f"{h}.p_{test}")
+    if (level := test_level(results, h, test)) in results:
+        out += f" at {ds(results, level)}"
+    if results.raw(f"{h}.p_{test}_adjusted") is not None:
+        out += f" (adjusted for the family: {ds(results, f'{h}.p_{test}_adjusted')})"
+    return out
+
+
+def test_level(results: Results, h: str, test: str) -> str:
+    """Return the key of the level of a test; rejection has one of its own under a stepwise correction."""
+    own = f"{h}.alpha_reject"
+    return own if test == "reject" and results.raw(own) is not None else f"{h}.alpha"
 
 
 def decisions(results: Results, cards: Mapping[str, str]) -> str:
     """Return the table of every registered hypothesis, in registration order."""
-    rows = [
-        [
-            link(results, h, cards),
-            ds(results, f"{h}.claim"),
-            ds(results, f"{h}.role"),
-            estimate(results, h),
-            decision(results, h),
-            MISSING if results.exploratory else ds(results, f"{h}.reason_code"),
-            flags(results, h),
-        ]
-        for h in results.hypotheses
-    ]
+    many = len(results.families) > 1
+    rows = []
+    for h in results.hypotheses:
+        family = [ds(results, f"{h}.family")] if many else []
+        agree = multiverse.agreement(results, h)
+        outcome = decision(results, h) + (f"; {agree}" if agree and not results.exploratory else "")
+        rows.append(
+            [
+                link(results, h, cards),
+                ds(results, f"{h}.claim"),
+                ds(results, f"{h}.role"),
+                *family,
+                estimate(results, h),
+                outcome,
+                MISSING if results.exploratory else ds(results, f"{h}.reason_code"),
+                flags(results, h),
+            ]
+        )
     levels = (
         "no decisions"
         if results.exploratory
         else "decisions are made at the adjusted level that each card names"
     )
+    header = ["ID", "Claim as registered", "Role", "Estimate [interval]", "Decision", "Reason", "Flags"]
+    widths = [5, 27, 12, 18, 14, 17, 7]
+    if many:
+        header.insert(3, "Family")
+        widths.insert(3, 9)
     return table(
         "tbl-decisions",
         f"Every registered hypothesis, in the order of registration. Estimate with its "
         f"{_level(results)}interval, unadjusted; {levels}.",
-        ["ID", "Claim as registered", "Role", "Estimate [interval]", "Decision", "Reason", "Flags"],
-        rows or [_empty(7, "The plan registers no hypothesis.")],
-        [5, 27, 12, 18, 14, 17, 7],
+        header,
+        rows or [_empty(len(header), "The plan registers no hypothesis.")],
+        widths,
     )
 
 
@@ -114,24 +151,51 @@ def _with_evidence(
     none: str,
 ) -> str:
     """Return ``tbl-OUTCOME``; `last` is the header and the key of what follows the evidence."""
+    robust = multiverse.has(results) and not results.exploratory
     rows = [
         [
             link(results, h, cards),
             ds(results, f"{h}.claim"),
             ds(results, f"{h}.reason_code"),
             _evidence(results, h, both=outcome == "inconclusive"),
-            ds(results, f"{h}.{last[1]}"),
+            *([multiverse.agreement(results, h) or "no multiverse registered"] if robust else []),
+            said(results, h) if last[1] == "if_rejected" else needed(results, h),
             flags(results, h),
         ]
         for h in _with(results, outcome)
     ]
+    header = ["ID", "Claim as registered", "Reason", "Evidence", last[0], "Flags"]
+    widths = [5, 22, 17, 26, 23, 7]
+    if robust:
+        header.insert(4, "Robustness")
+        widths.insert(4, 12)
     return table(
         f"tbl-{outcome}",
         caption,
-        ["ID", "Claim as registered", "Reason", "Evidence", last[0], "Flags"],
-        rows or [_empty(6, _none(results, none))],
-        [5, 22, 17, 26, 23, 7],
+        header,
+        rows or [_empty(len(header), _none(results, none))],
+        widths,
     )
+
+
+def said(results: Results, h: str) -> str:
+    """Return what may still be said of a rejected claim, with its limits."""
+    limits = [span(v) for v in results.under(f"{h}.does_not_show")]
+    shown = ds(results, f"{h}.if_rejected")
+    return f"{shown} It does not show: {' / '.join(limits)}" if limits else shown
+
+
+def needed(results: Results, h: str) -> str:
+    """Return what would resolve an inconclusive claim: a number of units or a standard error where known."""
+    out = ds(results, f"{h}.resolve")
+    parts = []
+    if f"derived.{h}.units_needed" in results:
+        words = text(plural(str(results.raw(f"{h}.unit") or "unit")))
+        need, now = ds(results, f"derived.{h}.units_needed"), ds(results, f"{h}.n.units")
+        parts.append(f"about {need} {words} in place of {now}")
+    if f"derived.{h}.se_factor" in results:
+        parts.append(f"a standard error {ds(results, f'derived.{h}.se_factor')} times the present one")
+    return f"{out}; that is {', or '.join(parts)}" if parts else out
 
 
 def not_run(results: Results, cards: Mapping[str, str]) -> str:
@@ -154,30 +218,6 @@ def not_run(results: Results, cards: Mapping[str, str]) -> str:
         ["ID", "Claim as registered", "State", "Reason", "What it would need"],
         rows or [_empty(5, _none(results, "Every registered claim was run and could be tested."))],
         [6, 32, 14, 18, 30],
-    )
-
-
-def deviations(results: Results) -> str:
-    """Return the log of deviations; it says 0 where there are none."""
-    ids = list(
-        dict.fromkeys(v.key.split(".")[1] for v in results.under("deviation") if v.key != "deviation.n")
-    )
-    rows = [
-        [
-            text(i),
-            *(
-                ds(results, f"deviation.{i}.{k}")
-                for k in ("field", "registered", "executed", "type", "reason")
-            ),
-        ]
-        for i in ids
-    ]
-    return table(
-        "tbl-deviations",
-        "Deviations: differences between what was locked and what ran.",
-        ["ID", "Field", "Registered", "Executed", "Type", "Reason"],
-        rows or [_empty(6, "0 deviations were found.", first=ds(results, "derived.count.deviations"))],
-        [6, 24, 18, 18, 12, 22],
     )
 
 
@@ -224,10 +264,8 @@ def _evidence(results: Results, h: str, both: bool = False) -> str:
     if f"{h}.sesoi" in results and results.get(f"{h}.sesoi").formatted:  # type: ignore[union-attr]
         parts.append(f"SESOI {ds(results, f'{h}.sesoi')}")
     if both and f"{h}.p_support" in results:
-        parts.append(f"p of support {ds(results, f'{h}.p_support')}")
+        parts.append(f"p of support {p_value(results, h, 'support')}")
     if f"{h}.p_reject" in results:
-        parts.append(f"p of rejection {ds(results, f'{h}.p_reject')}")
-    if f"{h}.alpha" in results:
-        parts.append(f"each at {ds(results, f'{h}.alpha')}" if both else f"at {ds(results, f'{h}.alpha')}")
-    parts.append(f"n: {units(results, h)}")
+        parts.append(f"p of rejection {p_value(results, h, 'reject')}")
+    parts.append(f"n: {main_units(results, h)}")
     return "; ".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import deviations
 from .markup import MISSING, bullets, callout, ds, short, span, table, text
 from .results import DECISIONS, STATES, Results
 from .words import EVIDENCE, GLYPH, WORD
@@ -10,6 +11,7 @@ BANNER = (
     "This run is **exploratory**: no locked plan fits these data. It shows estimates and makes no decision "
     "about any claim. Nothing in it supports or rejects anything."
 )
+VOID = "It shows estimates and makes no decision about any claim."
 AFTER_ACCESS = (
     "The plan was locked **after its data had been accessed**. The decisions follow the plan's rules, and "
     "were not registered before the data could be seen."
@@ -17,12 +19,18 @@ AFTER_ACCESS = (
 
 
 def banner(results: Results) -> str:
-    """Return the warning that stands above everything, or nothing."""
-    if results.exploratory:
-        return callout("warning", "Exploratory: no decisions", BANNER)
-    if results.stamp == "registered_after_access":
-        return callout("warning", "Not registered before the data", AFTER_ACCESS)
-    return ""
+    """Return the warnings that stand above everything, or nothing."""
+    found = []
+    if results.raw("study.void"):
+        words = (
+            f"This run left the locked plan in a way that voids its decisions: {ds(results, 'study.void')}."
+        )
+        found.append(callout("warning", "Exploratory: no decisions", f"{words} {VOID}"))
+    elif results.exploratory:
+        found.append(callout("warning", "Exploratory: no decisions", BANNER))
+    elif results.stamp == "registered_after_access":
+        found.append(callout("warning", "Not registered before the data", AFTER_ACCESS))
+    return "\n\n".join(block for block in (*found, deviations.warning(results)) if block)
 
 
 def verdict(results: Results) -> str:
@@ -37,7 +45,7 @@ def verdict(results: Results) -> str:
         ]
         counts = f"**{ds(results, 'derived.count.hypotheses')} registered claims:** " + ", ".join(parts)
     return callout(
-        "important", "Verdict", bullets([counts, _lock(results), _data(results), _deviations(results)])
+        "important", "Verdict", bullets([counts, _lock(results), _data(results), deviations.summary(results)])
     )
 
 
@@ -87,7 +95,3 @@ def _data(results: Results) -> str:
         return "**Data:** no content hash recorded"
     bound = "" if results.exploratory else "; bound to the lock at its first run"
     return f"**Data:** content hash {short(results, 'data.content_hash')}{bound}"
-
-
-def _deviations(results: Results) -> str:
-    return f"**Deviations:** {ds(results, 'derived.count.deviations')} (@tbl-deviations)"

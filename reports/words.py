@@ -25,8 +25,9 @@ FORBIDDEN = re.compile(
 
 # What a count of an estimate counts, where its name does not say so by itself.
 COUNTED = {
-    "units": "jackknife units",
-    "groups": "jackknife groups",
+    "groups": "groups left out in turn",
+    "row": "rows",
+    "run": "runs",
     "model": "models",
     "prompt": "prompts",
     "category": "categories",
@@ -34,15 +35,37 @@ COUNTED = {
 }
 
 
-def counted(level: str) -> str:
+def counted(level: str, unit: str = "") -> str:
     """Return in words what ``n.<level>`` counts: ``model:prompt`` gives ``model × prompt cells``.
+
+    Parameters
+    ----------
+    level : str
+        Name of the count.
+    unit : str
+        Unit of resampling of the estimate, which its ``units`` are.
 
     Examples
     --------
-    >>> counted("model:prompt"), counted("units"), counted("runs")
-    ('model × prompt cells', 'jackknife units', 'runs')
+    >>> counted("model:prompt"), counted("units", "prompt"), counted("units", "category"), counted("runs")
+    ('model × prompt cells', 'prompts drawn or left out', 'categories drawn or left out', 'runs')
     """
+    if level == "units":
+        return f"{plural(unit)} drawn or left out" if unit else "units of resampling"
     return level.replace(":", " × ") + " cells" if ":" in level else COUNTED.get(level, level)
+
+
+def plural(unit: str) -> str:
+    """Return a unit in the plural: ``prompt`` gives ``prompts``.
+
+    Examples
+    --------
+    >>> plural("category"), plural("checkpoint"), plural("prompts")
+    ('categories', 'checkpoints', 'prompts')
+    """
+    if unit.endswith("s"):
+        return unit
+    return unit[:-1] + "ies" if unit.endswith("y") else unit + "s"
 
 
 GLOSSARY = (
@@ -80,7 +103,19 @@ GLOSSARY = (
     (
         "Interval and decision",
         "intervals are shown at the level printed beside them and are not adjusted. Decisions "
-        "are made at the level of each test: the family's alpha divided by its number of hypotheses.",
+        "are made at the level of each test, which the family's correction gives: with Bonferroni's, alpha "
+        "divided by the number of its hypotheses. A p adjusted for the family is compared with alpha itself.",
+    ),
+    (
+        "Multiverse",
+        "other analyses of the same data that the plan names in advance. They show how far the outcome "
+        "depends on choices; the registered analysis decides.",
+    ),
+    (
+        "Deviation",
+        "a difference between what was locked and what ran. *Note*: it changes nothing. *Sensitivity*: both "
+        "results are shown and the registered one decides. *Downgrade*: the claim cannot be supported. "
+        "*Void*: no decision.",
     ),
     (
         "Chance level",

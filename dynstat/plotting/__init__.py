@@ -9,6 +9,7 @@ _PUBLIC = {
     "save_svg": "style",
     "style": "style",
     "variance_shares": "shares",
+    "claims_forest": "claims",
     "ratio_norm_by_model": "trajectories",
     "layer_profile": "trajectories",
     "planned_precision": "precision",

@@ -50,19 +50,22 @@ def test_the_sections_stand_in_the_order_an_auditor_reads(tree: dict[str, Any]) 
         "verdict",
         "sec-timeline",
         "sec-claims",
-        "sec-estimates",
         "sec-cards",
         "sec-deviations",
         "sec-dataflow",
         "sec-identity",
         "on-this-panel",
-        "sec-definitions",
         "sec-methods",
+        "sec-definitions",
+        "sec-estimates",
+        "sec-diagnostics",
+        "all-diagnostics",
         "sec-exploratory",
         "no-decisions-here",
         "sec-reproduction",
         "sec-reading",
         "sec-checklist",
+        "sec-plan",
         "sec-hashes",
     ]
     assert [t for level, _, t in _headings(tree) if level == 3] == list(fixture.OUTCOMES)
@@ -71,8 +74,8 @@ def test_the_sections_stand_in_the_order_an_auditor_reads(tree: dict[str, Any]) 
 def test_every_table_is_a_table_to_pandoc_and_every_cell_is_traced(tree: dict[str, Any]) -> None:
     tables = _tables(tree)
     assert set(REQUIRED_TABLES) <= set(tables) and "" not in tables
-    assert len(tables) == 16
-    assert len(walk(tree["blocks"], "Figure")) == len(walk(tree["blocks"], "Image")) == 1
+    assert len(tables) == 17
+    assert len(walk(tree["blocks"], "Figure")) == len(walk(tree["blocks"], "Image")) == 2
     header, *rows = tables["tbl-decisions"]
     assert header == [
         "ID",
@@ -113,7 +116,7 @@ def test_every_table_is_a_table_to_pandoc_and_every_cell_is_traced(tree: dict[st
     assert [row[0] for row in tables["tbl-models"][1:]] == list(fixture.MODELS)
     origins = {row[0]: row[2] for row in tables["tbl-definitions"][1:]}
     assert origins == {"ratio_norm@1": "dynstat", "entropy@1": "published"}
-    assert [row[:2] for row in tables["tbl-exploratory"][1:]] == [["late", "late_ct"]]
+    assert [row[:2] for row in tables["tbl-exploratory"][1:]] == [["late_ct", "0.4\u00a0[0.1,\u00a00.7]"]]
     hashes = [row[1] for row in tables["tbl-hashes"][1:]]
     assert "5e" * 32 in hashes and "7a" * 32 in hashes
 
@@ -167,7 +170,7 @@ def test_every_value_in_the_report_carries_its_key(tree: dict[str, Any], out: Pa
 
 
 def test_the_figure_comes_from_the_results_and_says_so_in_words(tree: dict[str, Any], out: Path) -> None:
-    (figure,) = walk(tree["blocks"], "Figure")
+    _, figure = walk(tree["blocks"], "Figure")
     assert figure["c"][0][0] == "fig-variance-shares"
     (image,) = walk(figure, "Image")
     assert image["c"][2][0] == "figures/variance-shares.svg"
@@ -183,7 +186,7 @@ def test_the_same_results_give_the_same_bytes(out: Path, tmp_path: Path) -> None
     other = fixture.save(tmp_path / "elsewhere", fixture.results())
     code = f"import dynstat.reports; dynstat.reports.build({str(other)!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
-    for name in ("report.qmd", "figures/variance-shares.svg"):
+    for name in ("report.qmd", "figures/variance-shares.svg", "figures/claims.svg"):
         assert (other / name).read_bytes() == (out / name).read_bytes()
     assert sorted(p.name for p in other.iterdir()) == ["figures", "report.qmd", "results.json"]
 
@@ -360,7 +363,8 @@ def test_overview_figures_are_drawn_where_the_results_hold_their_values(tmp_path
     folder = fixture.save(tmp_path, r.rows)
     tree = ast(dynstat.reports.build(folder).read_text(encoding="utf-8"))
     figures = walk(tree["blocks"], "Figure")
-    assert [f["c"][0][0] for f in figures] == ["fig-variance-shares", "fig-ratio-norm", "fig-entropy-profile"]
+    names = ["fig-claims", "fig-ratio-norm", "fig-entropy-profile", "fig-variance-shares"]
+    assert [f["c"][0][0] for f in figures] == names
     assert (
         "phi-curated-s0: median"
         in dict(figures[1]["c"][0][2] + walk(figures[1], "Image")[0]["c"][0][2])["fig-alt"]
@@ -381,10 +385,9 @@ def test_exploratory_shares_of_a_registered_run_stay_apart(tmp_path: Path) -> No
         rows.append(row | {"key": key, "analysis": "X1", "purpose": "exploratory", "reason": "exploratory"})
     folder = fixture.save(tmp_path, rows)
     tree = ast(dynstat.reports.build(folder).read_text(encoding="utf-8"))
-    assert len(walk(tree["blocks"], "Figure")) == 1 and "tbl-shares-2" not in _tables(tree)
-    assert [r[1] for r in _tables(tree)["tbl-exploratory"][1:]] == ["late_ct"] + [
-        f"share.{t}" for t in fixture.SHARES
-    ]
+    assert len(walk(tree["blocks"], "Figure")) == 2 and "tbl-shares-2" not in _tables(tree)
+    assert [r[0] for r in _tables(tree)["tbl-exploratory"][1:]] == ["late_ct"]
+    assert [r[0] for r in _tables(tree)["tbl-exploratory-2"][1:]] == [f"share.{t}" for t in fixture.SHARES]
 
 
 def test_warnings_of_the_methods_are_printed(tmp_path: Path) -> None:
@@ -393,7 +396,7 @@ def test_warnings_of_the_methods_are_printed(tmp_path: Path) -> None:
     words = "shares: singular fit: (1|category) at the boundary"
     rows.append({"key": "warning.1", "raw": words, "formatted": words, **rest})
     report = dynstat.reports.build(fixture.save(tmp_path / "a", rows)).read_text("utf-8")
-    methods = report[report.index("{#sec-methods}") : report.index("{#sec-exploratory}")]
+    methods = report[report.index("{#sec-diagnostics}") : report.index("{#sec-exploratory}")]
     assert f'[{escape_markdown(words)}]{{.ds key="warning.1"}}' in methods
     assert "No method gave a warning." not in methods
     assert dynstat.reports.check(tmp_path / "a")
@@ -408,5 +411,5 @@ def test_counts_say_what_they_count(tmp_path: Path) -> None:
             if row["key"] == f"A1.n.{old}":
                 row["key"] = f"A1.n.{new}"
     report = dynstat.reports.build(fixture.save(tmp_path, rows)).read_text("utf-8")
-    assert '[6]{.ds key="A1.n.units"} jackknife units, ' in report
+    assert '[6]{.ds key="A1.n.units"} prompts drawn or left out, ' in report
     assert '[72]{.ds key="A1.n.model:prompt"} model × prompt cells' in report

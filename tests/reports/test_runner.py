@@ -45,7 +45,7 @@ def test_a_registered_run(study: Path, tmp_path: Path) -> None:
     assert dynstat.reports.check(out)
     shown = {row[0]: row[4].split(maxsplit=1)[-1].replace(" ", "_") for row in tables["tbl-decisions"][1:]}
     assert shown == {h: outcome for h, (outcome, _) in ran.outcomes.items()}
-    assert [row[0] for row in tables["tbl-exploratory"][1:]] == ["X1", "X1"]
+    assert len(tables["tbl-exploratory"]) == 3
     assert {"entropy@1", "drift_test.mean@1"} <= {row[0] for row in tables["tbl-definitions"]}
     assert len(tables["tbl-dataflow"]) > 2 and len(tables["tbl-timeline"]) > 2
     text = (out / "report.qmd").read_text(encoding="utf-8")
@@ -58,7 +58,7 @@ def test_an_exploratory_run(study: Path, tmp_path: Path) -> None:
     tables = _tables(dynstat.reports.build(out))
     assert dynstat.reports.check(out)
     assert {row[4] for row in tables["tbl-decisions"][1:]} == {"none: exploratory"}
-    assert len(tables["tbl-estimates"]) == 5
+    assert sum(len(rows) - 1 for name, rows in tables.items() if name.startswith("tbl-estimates")) == 4
 
 
 @pytest.mark.parametrize("what", ["results", "ledger", "lock", "other lock"])

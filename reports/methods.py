@@ -1,0 +1,176 @@
+"""How it was measured: definitions with their origin, methods as executed, diagnostics of the estimates."""
+
+from __future__ import annotations
+
+from .markup import MISSING, NBSP, bullets, callout, ds, field, span, table, text
+from .results import EstimateRow, Results
+from .words import counted
+
+_MC_ERROR = ("monte_carlo_se", "mc_se", "p_se", "mc_error")
+
+
+def definitions(results: Results) -> str:
+    """Return the table of every definition with its origin."""
+    ids = list(
+        dict.fromkeys(
+            v.key.removeprefix("definition.").rpartition(".")[0] for v in results.under("definition")
+        )
+    )
+    if not ids:
+        return "The results record no definitions."
+    rows = [
+        [
+            text(i),
+            *(
+                ds(results, f"definition.{i}.{k}")
+                for k in ("long_name", "origin", "formula", "options", "reference")
+            ),
+        ]
+        for i in ids
+    ]
+    return table(
+        "tbl-definitions",
+        "Every definition used, with its origin: published, or chosen by dynstat.",
+        ["Definition", "Name", "Origin", "Formula", "Options", "Source"],
+        rows,
+        [13, 15, 9, 23, 13, 27],
+    )
+
+
+def methods(results: Results) -> str:
+    """Return the methods as executed, one row for each interval procedure."""
+    seen: dict[tuple[str, ...], list[EstimateRow]] = {}
+    for e in results.estimates:
+        value = e.fields.get("value")
+        marks = tuple(e.words(k) for k in ("level", "interval", "unit", "target", "seed"))
+        seen.setdefault((e.analysis, value.method if value else "", *marks), []).append(e)
+    if not seen:
+        return "The results hold no estimates."
+    rows = []
+    for (analysis, method, *_), group in seen.items():
+        first = group[0]
+        counts = ", ".join(
+            f"{span(v)} {text(counted(k[2:], first.words('unit')))}"
+            for k, v in first.fields.items()
+            if k.startswith("n.")
+        )
+        rows.append(
+            [
+                text(analysis),
+                text(method),
+                ", ".join(text(e.key) for e in group),
+                field(first, "interval"),
+                field(first, "unit"),
+                counts or MISSING,
+                field(first, "seed"),
+            ]
+        )
+    return table(
+        "tbl-methods",
+        "Methods as executed: how each interval was made, on how many of what, with which seed.",
+        ["Analysis", "Method", "Estimates", "Interval", "Unit", "n", "Seed"],
+        rows,
+        [9, 14, 22, 19, 8, 19, 9],
+    )
+
+
+def diagnostics(results: Results) -> str:
+    """Return what says how far to believe the numbers: warnings, fits, contingencies, Monte-Carlo error."""
+    blocks = [warnings(results), fits(results), contingencies(results), monte_carlo(results)]
+    found = [
+        [
+            text(e.analysis),
+            text(e.key),
+            ", ".join(f"{text(k.partition('.')[2])}{NBSP}{span(v)}" for k, v in given),
+        ]
+        for e in results.estimates
+        if (given := [(k, v) for k, v in e.fields.items() if k.startswith(("diagnostics.", "null."))])
+    ]
+    if found:
+        whole = table(
+            "tbl-diagnostics",
+            "Diagnostics of the estimates, all of them.",
+            ["Analysis", "Estimate", "Diagnostics"],
+            found,
+            [16, 24, 60],
+        )
+        blocks.append(callout("note", "All diagnostics", whole, closed=True))
+    return "\n\n".join(b for b in blocks if b)
+
+
+def warnings(results: Results) -> str:
+    """Return what the methods warned of (a singular fit, few levels): a callout, or a sentence."""
+    given = [span(v) for v in results.under("warning")]
+    if not given:
+        return "No method gave a warning."
+    return callout("note", "Warnings of the methods", bullets(given))
+
+
+def fits(results: Results) -> str:
+    """Return, for every analysis that says so, whether its fits converged and ended at the boundary."""
+    rows = []
+    for analysis in dict.fromkeys(e.analysis for e in results.estimates):
+        of = [e for e in results.estimates if e.analysis == analysis]
+        cells = [_said(of, key) for key in ("converged", "singular", "notes")]
+        if any(cells):
+            rows.append([text(analysis), *(cell or MISSING for cell in cells)])
+    if not rows:
+        return ""
+    return table(
+        "tbl-fits",
+        "Fits: whether they converged, and whether a component ended at zero (the boundary).",
+        ["Analysis", "Converged", "At the boundary", "What was noted"],
+        rows,
+        [14, 14, 18, 54],
+    )
+
+
+def _said(of: list[EstimateRow], key: str) -> str:
+    """Return the different values of a diagnostic among the estimates of an analysis, each once."""
+    values = [e.fields[f"diagnostics.{key}"] for e in of if f"diagnostics.{key}" in e.fields]
+    return ", ".join(span(v) for v in {v.formatted: v for v in values if v.formatted}.values())
+
+
+def contingencies(results: Results) -> str:
+    """Return the planned contingencies that were used; they are part of the plan, hence no deviations."""
+    found = results.records("contingency")
+    if not found:
+        return ""
+    names = ("analysis", "when", "do")
+    rows = []
+    for i, fields in found.items():
+        more = [f"{text(k)}: {span(v)}" for k, v in fields.items() if k not in names and v.formatted]
+        rows.append([text(i), *(span(fields.get(k)) for k in names), "; ".join(more) or MISSING])
+    return table(
+        "tbl-contingencies",
+        "Contingencies that were planned and used.",
+        ["ID", "Analysis", "When", "What was done", "Details"],
+        rows,
+        [8, 14, 18, 20, 40],
+    )
+
+
+def monte_carlo(results: Results) -> str:
+    """Return the Monte-Carlo error of what was simulated or resampled, where a method gives it."""
+    rows = []
+    for e in results.estimates:
+        errors = [(k, v) for k, v in e.fields.items() if k.rpartition(".")[2] in _MC_ERROR and v.formatted]
+        if errors:
+            draws = [(k, v) for k, v in e.fields.items() if k.endswith("replicates") and v.formatted]
+            rows.append(
+                [
+                    text(e.analysis),
+                    text(e.key),
+                    ", ".join(f"{text(k)}{NBSP}{span(v)}" for k, v in errors),
+                    ", ".join(f"{text(k)}{NBSP}{span(v)}" for k, v in draws) or MISSING,
+                ]
+            )
+    if not rows:
+        return ""
+    return table(
+        "tbl-monte-carlo",
+        "Monte-Carlo error: how far a number may move with another seed.",
+        ["Analysis", "Estimate", "Standard error", "Draws"],
+        rows,
+        [14, 26, 30, 30],
+    )

@@ -1,0 +1,161 @@
+"""The multiverse: every analysis that the plan names beside the registered one, and how many agree."""
+
+from __future__ import annotations
+
+from .markup import MISSING, ds, interval, slug, span, table, text
+from .results import Results, Value
+from .words import GLYPH
+
+#: More universes than these are left to the figure and to results.json; what failed is always listed.
+MOST_ROWS = 64
+ROLES = {
+    "registered": "registered",
+    "counted": "",
+    "separate": "another question perhaps, not counted",
+    "beside": "worse than registered, not counted",
+}
+
+
+def has(results: Results) -> bool:
+    """Return whether any hypothesis has a multiverse."""
+    return bool(hypotheses(results))
+
+
+def hypotheses(results: Results) -> list[str]:
+    """Return the hypotheses that have a multiverse, in the order of registration."""
+    return [h for h in results.hypotheses if f"multiverse.{h}.n" in results]
+
+
+def agreement(results: Results, h: str, *, verb: str = "agree") -> str:
+    """Return ``18 of 24 universes agree``, or nothing where there is no multiverse."""
+    start = f"multiverse.{h}"
+    if f"{start}.agree" not in results:
+        return ""
+    of = f"{start}.run" if f"{start}.run" in results else f"{start}.n"
+    return f"{ds(results, f'{start}.agree')} of {ds(results, of)} universes {verb}"
+
+
+def universes(results: Results, h: str) -> dict[str, dict[str, Value]]:
+    """Return the fields of every universe of a hypothesis, in the order of the results."""
+    found = results.records(f"multiverse.{h}")
+    return {name: fields for name, fields in found.items() if name != "variance" and _is_universe(fields)}
+
+
+def choices(fields: dict[str, Value]) -> dict[str, Value]:
+    """Return the choices of a universe by dimension."""
+    return {k.partition(".")[2]: v for k, v in fields.items() if k.startswith(("choice.", "choices."))}
+
+
+def outcome(fields: dict[str, Value]) -> str:
+    """Return the decision or state of a universe as it is written in results.json."""
+    value = fields.get("outcome") or fields.get("decision")
+    return str(value.raw) if value is not None and value.raw else ""
+
+
+def section(results: Results, figures: dict[str, str]) -> str:
+    """Return the whole section, or nothing where no hypothesis has a multiverse.
+
+    Parameters
+    ----------
+    figures : mapping of hypothesis to str
+        The Markdown of its specification curve, where one was drawn.
+    """
+    named = hypotheses(results)
+    if not named:
+        return ""
+    blocks = [
+        "Each universe is one way to analyse the same data that the plan names in advance; the registered "
+        "one decides. A universe agrees where it comes to the same outcome by the same rule.",
+        _summary(results, named),
+    ]
+    taken: dict[str, str] = {}
+    for h in named:
+        taken[h] = slug(h, taken)
+        blocks += [figures.get(h, ""), _variance(results, h, taken[h]), _table(results, h, taken[h])]
+    return "\n\n".join(b for b in blocks if b)
+
+
+def _summary(results: Results, named: list[str]) -> str:
+    rows = []
+    for h in named:
+        keys = ("n", "run", "missing", "errored", "agree", "share_agree")
+        decision = results.decision(h)
+        shown = f"{GLYPH.get(decision, '')} {ds(results, f'{h}.decision')}".strip() if decision else MISSING
+        rows.append([text(h), shown, *(ds(results, f"multiverse.{h}.{k}") for k in keys)])
+    return table(
+        "tbl-multiverse",
+        "Universes of each claim, and the share of those run that agree with the registered outcome.",
+        ["ID", "Registered outcome", "Universes", "Run", "Missing", "Errored", "Agree", "Share"],
+        rows,
+        [8, 22, 14, 10, 12, 12, 11, 11],
+        align="llrrrrrr",
+    )
+
+
+def _variance(results: Results, h: str, label: str) -> str:
+    parts = results.under(f"multiverse.{h}.variance")
+    if not parts:
+        return ""
+    rows = [[text(v.key.removeprefix(f"multiverse.{h}.variance.")), span(v)] for v in parts]
+    return table(
+        f"tbl-multiverse-variance-{label}",
+        f"{text(h)}: share of the variance of the estimate between universes, by choice.",
+        ["Choice", "Share"],
+        rows,
+        [70, 30],
+        align="lr",
+    )
+
+
+def _table(results: Results, h: str, label: str) -> str:
+    found = universes(results, h)
+    if not found:
+        return ""
+    failed = {name: f for name, f in found.items() if not _ran(f)}
+    shown = found if len(found) <= MOST_ROWS else failed
+    dimensions = list(dict.fromkeys(d for fields in found.values() for d in choices(fields)))
+    rows = [[text(name), _choices(f, dimensions), _estimate(f), _outcome(f)] for name, f in shown.items()]
+    caption = f"{text(h)}: universes, the registered one first."
+    if shown is not found:
+        caption = f"{text(h)}: universes that are missing or failed; results.json lists all of them."
+    empty = ["—", "No universe is missing and none failed.", "", ""]
+    return table(
+        f"tbl-universes-{label}",
+        caption,
+        ["Universe", "Choices", "Estimate [interval]", "Outcome"],
+        rows or [empty],
+        [10, 42, 22, 26],
+    )
+
+
+def _is_universe(fields: dict[str, Value]) -> bool:
+    return bool(choices(fields)) or bool({"estimate", "outcome", "decision", "state"} & set(fields))
+
+
+def _ran(fields: dict[str, Value]) -> bool:
+    state = fields.get("state")
+    return state is None or str(state.raw) in ("run", "", "None")
+
+
+def _choices(fields: dict[str, Value], dimensions: list[str]) -> str:
+    given = choices(fields)
+    role = fields.get("role")
+    words = ROLES.get(str(role.raw), "") if role else ""
+    out = ", ".join(f"{text(d)}: {span(given[d])}" for d in dimensions if d in given)
+    return f"{out} ({words})" if words else out or MISSING
+
+
+def _estimate(fields: dict[str, Value]) -> str:
+    value = fields.get("estimate")
+    if value is None or value.raw is None:
+        return MISSING
+    return interval(value, fields.get("low"), fields.get("high"))
+
+
+def _outcome(fields: dict[str, Value]) -> str:
+    value = fields.get("outcome") or fields.get("decision")
+    why = span(fields.get("why"), missing="")
+    if not _ran(fields):
+        return f"**{span(fields['state'])}**" + (f": {why}" if why else "")
+    glyph = GLYPH.get(outcome(fields), "")
+    return f"{glyph} {span(value)}".strip() + (f": {why}" if why else "")
