@@ -159,10 +159,34 @@ class Method(Entry):
         The estimands that a hypothesis may point at.
     metrics : tuple of str
         Names of dataset variables it reads when the plan names no metric.
+    required : tuple of tuple of str
+        What a plan must give, "outcome" or names of options: of every group just one, and no empty value.
+    takes_outcome : bool
+        Whether a plan may name an outcome at all.
     """
 
     quantities: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    required: tuple[tuple[str, ...], ...] = ()
+    takes_outcome: bool = True
+
+    def owed(self, options: Mapping[str, Any], outcome: object) -> list[str]:
+        """Return, in words, what a plan leaves out that must be given, or gives too much of."""
+        given = {k for k, v in options.items() if v not in (None, "", [], (), {})}
+        if outcome is not None:
+            given.add("outcome")
+        problems = []
+        for group in self.required:
+            found = [name for name in group if name in given]
+            if len(found) != 1:
+                words = " or ".join(
+                    f"{name!r}" if name == "outcome" else f"the option {name!r}" for name in group
+                )
+                few, many = f"{self.id} needs {words}", f"{self.id} takes {words}, not both"
+                problems.append(many if found else few)
+        if "outcome" in given and not self.takes_outcome:
+            problems.append(f"{self.id} takes no outcome: what it reads is named by options")
+        return problems
 
 
 E_ = TypeVar("E_", bound=Entry)

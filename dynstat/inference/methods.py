@@ -48,6 +48,7 @@ METHODS.add(
         reference="Searle, Casella, McCulloch 1992, Variance Components; Bates et al. 2015, JSS 67(1)",
         options=_options(SHARES_FORMULA),
         quantities=_quantities(_TERMS),
+        required=(("outcome",),),
     )
 )
 METHODS.add(
@@ -68,6 +69,7 @@ METHODS.add(
             "level": Option(0.95, doc="of the two-sided intervals shown"),
         },
         quantities=("log_ratio",),
+        required=(("outcome",),),
     )
 )
 METHODS.add(
@@ -80,5 +82,6 @@ METHODS.add(
         reference="the model of variance.shares with two terms more",
         options=_options(SPLIT_FORMULA),
         quantities=_quantities(_TERMS + _SPLIT),
+        required=(("outcome",),),
     )
 )

@@ -75,6 +75,7 @@ def _add(name: str, function: str, summary: str, reference: str, **rest: Any) ->
             origin=origin,
             reference=reference,
             metrics=("state", "collapse", "rivalry"),
+            takes_outcome=False,
             **rest,
         )
     )

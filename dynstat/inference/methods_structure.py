@@ -90,6 +90,7 @@ METHODS.add(
             "level": _LEVEL,
         },
         quantities=("ari", *(f"fragmentation.{name}" for name in FRAGMENTS)),
+        required=(("outcome",), ("families", "against")),
     )
 )
 METHODS.add(
@@ -115,6 +116,7 @@ METHODS.add(
             "level": _LEVEL,
         },
         quantities=("named.frequency", "others.frequency", "surviving_pairs"),
+        required=(("outcome",), ("pairs",)),
     )
 )
 METHODS.add(
@@ -144,6 +146,7 @@ METHODS.add(
             for left in ("", ".left_out")
             for population in ("", *(f".{p}" for p in POPULATIONS))
         ),
+        required=(("outcome",),),
     )
 )
 METHODS.add(
@@ -169,6 +172,7 @@ METHODS.add(
             "level": _LEVEL,
         },
         quantities=("stability",),
+        required=(("outcome",),),
     )
 )
 METHODS.add(
@@ -185,5 +189,6 @@ METHODS.add(
             "level": _LEVEL,
         },
         quantities=("anomaly",),
+        required=(("outcome",),),
     )
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 from ..errors import DynstatError
 
 Pointer = tuple[str | int, ...]
+Place = tuple[int, int]  # line and column, from 1
 
 
 class Checker:
@@ -23,35 +24,42 @@ class Checker:
         The source, from which the lines of keys are found.
     where : str
         Its name.
+    places : mapping of path to (line, column), optional
+        Where its keys stand; found by reading `text` as YAML where not given.
     """
 
-    def __init__(self, text: str, where: str) -> None:
+    def __init__(self, text: str, where: str, places: Mapping[Pointer, Place] | None = None) -> None:
         self.where = where
-        self._found: list[tuple[int, str]] = []
-        self._lines: dict[Pointer, int] = {}
+        self._found: list[tuple[Place, str]] = []
+        self._at_fault: set[Pointer] = set()
+        self._places = yaml_places(text) if places is None else places
         self._silent: set[Pointer] = set()  # places whose absence is reported: what lies below adds nothing
-        node = yaml.compose(text, Loader=yaml.SafeLoader) if text else None
-        if node is not None:
-            self._note(node, ())
-
-    def _note(self, node: Any, at: Pointer) -> None:
-        self._lines.setdefault(at, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                self._lines[(*at, key.value)] = key.start_mark.line + 1
-                self._note(value, (*at, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for i, value in enumerate(node.value):
-                self._note(value, (*at, i))
 
     def problem(self, at: Pointer, text: str) -> None:
         """Note a problem at a place, unless what holds the place was already found missing."""
+        self._at_fault.add(at)
         if any(at[:k] in self._silent for k in range(len(at) + 1)):
             return
-        line = next((self._lines[at[:k]] for k in range(len(at), -1, -1) if at[:k] in self._lines), 0)
-        name = ".".join(map(str, at)) or "plan"
-        place = f"{self.where}:{line}" if line else self.where
-        self._found.append((line, f"{place}: {name}: {text}"))
+        place = next((self._places[at[:k]] for k in range(len(at), -1, -1) if at[:k] in self._places), (0, 0))
+        name = ".".join(map(str, at)).encode("utf-8", "backslashreplace").decode() or "plan"
+        start = ":".join(map(str, (self.where, *place) if place[0] else (self.where,)))
+        self._found.append((place, f"{start}: {name}: {text}"))
+
+    def storable(self, value: Any, at: Pointer = ()) -> None:
+        """Note what canonical JSON cannot hold, and so no lock could, where nothing else was found wrong."""
+        if isinstance(value, dict):
+            for key, v in value.items():
+                self.storable(key, (*at, key))
+                self.storable(v, (*at, key))
+        elif isinstance(value, list):
+            for i, v in enumerate(value):
+                self.storable(v, (*at, i))
+        elif at not in self._at_fault and (odd := _odd(value)):
+            self.problem(at, odd)
+
+    def faultless(self, at: Pointer = ()) -> bool:
+        """Return whether nothing was found wrong at a place or below it."""
+        return not any(place[: len(at)] == at for place in self._at_fault)
 
     @property
     def problems(self) -> list[str]:
@@ -164,6 +172,27 @@ class Checker:
         self.problem(at, f"{error.what}{expected}{mend}")
 
 
+def yaml_places(text: str) -> dict[Pointer, Place]:
+    """Return line and column of every key and entry of a YAML text."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader) if text else None
+    return {} if node is None else {(): _mark(node)} | dict(_places_below(node, ()))
+
+
+def _places_below(node: Any, at: Pointer) -> Iterator[tuple[Pointer, Place]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*at, key.value), _mark(key)
+            yield from _places_below(value, (*at, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield (*at, i), _mark(value)
+            yield from _places_below(value, (*at, i))
+
+
+def _mark(node: Any) -> Place:
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return ``, did you mean 'x'?`` where a known word is near; the words themselves where they are few."""
     words = list(known)
@@ -171,6 +200,18 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     if near:
         return f", did you mean {near[0]!r}?"
     return f", known: {', '.join(words)}" if len(words) <= 6 else ""
+
+
+def _odd(value: Any) -> str:
+    if isinstance(value, str):
+        return "half a character (a lone surrogate)" if any(0xD800 <= ord(c) <= 0xDFFF for c in value) else ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"a finite number is expected, found {_kind(value)}"
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, int):
+        return "" if abs(value) < 2**53 else f"{value} is larger than a whole number of JSON can be"
+    return f"{_kind(value)} has no JSON: quote it"
 
 
 def _kind(value: Any) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import DynstatError
 from ..inference.rules import DIRECTED, NEEDS_SESOI, RULES
-from ..registry import METHODS
+from .analyses import check_quantity
 from .checker import Checker, Pointer, did_you_mean
 
 _COMMON = ("claim", "role", "family", "if_supported", "if_rejected", "does_not_show")
 _PART = ("estimand", "rule", "sesoi")
-_PART_OPTIONAL = ("direction", "range", "threshold", "beyond_null")
+_PART_OPTIONAL = ("direction", "range", "threshold", "beyond_null", "expected")
+_OPTIONAL = ("by_construction", "power")
 
 
 def expand_hypothesis(
@@ -20,23 +20,24 @@ def expand_hypothesis(
 ) -> dict[str, Any]:
     """Check one hypothesis and return it as parts joined by ``all`` or ``any``.
 
-    A hypothesis with one rule is written flat and becomes one part.
+    A hypothesis with one rule is written flat and becomes one part. ``power`` (of the hypothesis) and
+    ``expected`` (of a part) stand in what is returned only where they are given.
     """
     joins = [k for k in ("all", "any") if isinstance(value, dict) and k in value]
     if joins:
-        spec = c.mapping(value, at, (*_COMMON, *joins), ("by_construction",))
+        spec = c.mapping(value, at, (*_COMMON, *joins), _OPTIONAL)
         join = joins[0]
         if len(joins) == 2:
             c.problem(at, "parts are joined by all or by any, not both")
         given = [(p, (*at, join, i)) for i, p in enumerate(c.sequence(value[join], (*at, join), 1))]
         parts = [_part(c, c.mapping(p, here, _PART, _PART_OPTIONAL), here, analyses) for p, here in given]
     else:
-        spec = c.mapping(value, at, (*_COMMON, *_PART), (*_PART_OPTIONAL, "by_construction"))
+        spec = c.mapping(value, at, (*_COMMON, *_PART), (*_PART_OPTIONAL, *_OPTIONAL))
         join, parts = "all", [_part(c, spec, at, analyses)] if spec else []
     family = spec.get("family")
     if family not in families:
         c.problem((*at, "family"), f"no family {family!r} is declared{did_you_mean(family, families)}")
-    return {
+    out = {
         "claim": c.text(spec.get("claim"), (*at, "claim")),
         "role": c.choice(spec.get("role"), (*at, "role"), ("primary", "secondary")),
         "family": family,
@@ -47,6 +48,9 @@ def expand_hypothesis(
         "if_rejected": c.text(spec.get("if_rejected"), (*at, "if_rejected")),
         "does_not_show": c.texts(spec.get("does_not_show"), (*at, "does_not_show"), 1),
     }
+    if spec.get("power") is not None:
+        out["power"] = c.number(spec["power"], (*at, "power"), 0.5, 1, open_ends=True)
+    return out
 
 
 def _part(c: Checker, spec: Mapping[str, Any], at: Pointer, analyses: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +62,7 @@ def _part(c: Checker, spec: Mapping[str, Any], at: Pointer, analyses: Mapping[st
             (*at, "estimand", "analysis"), f"no analysis {analysis!r}{did_you_mean(analysis, analyses)}"
         )
     else:
-        _check_quantity(c, quantity, (*at, "estimand", "quantity"), analyses[analysis]["method"])
+        check_quantity(c, quantity, (*at, "estimand", "quantity"), analyses[analysis])
     needed = {"in_range": "range", "threshold": "threshold"}.get(rule)
     for key in ("range", "threshold"):
         if key == needed and key not in spec:
@@ -75,7 +79,7 @@ def _part(c: Checker, spec: Mapping[str, Any], at: Pointer, analyses: Mapping[st
         span = [c.number(v, (*at, "range", i)) for i, v in enumerate(ends)]
         if len(span) != 2 or not span[0] < span[1]:
             c.problem((*at, "range"), "a range is [low, high] with low < high")
-    return {
+    out = {
         "estimand": {"analysis": analysis, "quantity": quantity},
         "rule": rule,
         "direction": c.choice(spec["direction"], (*at, "direction"), ("greater", "less"))
@@ -88,6 +92,13 @@ def _part(c: Checker, spec: Mapping[str, Any], at: Pointer, analyses: Mapping[st
         "sesoi": _sesoi(c, spec.get("sesoi"), (*at, "sesoi"), rule),
         "beyond_null": c.text(spec.get("beyond_null") or "", (*at, "beyond_null"), empty=True),
     }
+    if spec.get("expected") is not None:
+        expected = c.mapping(spec["expected"], (*at, "expected"), ("value", "reason"))
+        out["expected"] = {
+            "value": c.number(expected.get("value"), (*at, "expected", "value")),
+            "reason": c.text(expected.get("reason"), (*at, "expected", "reason")),
+        }
+    return out
 
 
 def _sesoi(c: Checker, value: Any, at: Pointer, rule: str) -> dict[str, Any]:
@@ -101,14 +112,3 @@ def _sesoi(c: Checker, value: Any, at: Pointer, rule: str) -> dict[str, Any]:
         "scale": c.text(spec.get("scale"), (*at, "scale")),
         "reason": c.text(spec.get("reason"), (*at, "reason")),
     }
-
-
-def _check_quantity(c: Checker, quantity: str, at: Pointer, method: str) -> None:
-    if not method:
-        return
-    try:
-        known = METHODS.get(method).quantities
-    except DynstatError:
-        return
-    if known and quantity not in known:
-        c.problem(at, f"{method} gives no {quantity!r}{did_you_mean(quantity, known)}")

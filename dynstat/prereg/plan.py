@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DynstatError
 from ..files import canonical_hash, read_text, sha256_bytes
-from ..inference.multiplicity import CORRECTIONS
-from ..registry import METHODS, METRICS
-from ..strictyaml import parse_yaml
+from .analyses import expand_analysis, named_metrics
 from .checker import Checker, Pointer
+from .families import check_families, expand_family
 from .hypotheses import expand_hypothesis
+from .robustness import expand_robustness
+from .source import NAMES, parse_source, plan_file
 from .study import find_study, register_methods
+
+__all__ = ["Plan", "load_plan", "named_metrics", "parse_plan"]
 
 SCHEMA = "prereg/1"
 ACCESS_LEVELS = ("none", "metadata", "structure", "outcomes")
@@ -24,7 +26,7 @@ EXCLUSION = re.compile(r"(\w+) (<|<=|>|>=|==) (-?\d+(?:\.\d+)?)")
 # First words of the keys of results.json, beside which the keys of a hypothesis stand.
 RESERVED = frozenset(
     "study plan lock data panel model estimate flow deviation notrun warning definition timeline reproduce "
-    "environment overview derived".split()
+    "environment overview derived multiverse amended contingency failure family".split()
 )
 RUN_VARIABLES = ("n_prompt", "n_generated", "first_end_of_text")
 
@@ -64,25 +66,28 @@ def load_plan(study: str | Path) -> Plan:
     Parameters
     ----------
     study : str or path
-        A study's name, its folder, or a plan file.
+        A study's name, its folder, or a plan file (YAML, TOML or JSON).
 
     Raises
     ------
     DynstatError
-        F001, Y001; P301 with every problem and its line.
+        F001, Y001; P301 with every problem and its line and column, or where a folder holds two plans.
     """
     path = Path(study)
     if not path.is_file() or path.name.endswith(".lock.json"):
-        path = find_study(study) / "plan.yaml"
+        folder = find_study(study)
+        path = plan_file(folder) or folder / NAMES[0]
+    elif path.name in NAMES:
+        plan_file(path.parent)  # a second plan beside it is an error whichever is named
     register_methods(path.parent)
     text = read_text(path)
     return parse_plan(text, path.name if path.parent.name == "" else f"{path.parent.name}/{path.name}")
 
 
 def parse_plan(text: str, where: str = "plan.yaml") -> Plan:
-    """Validate and expand a plan given as YAML (or JSON) text; see :func:`load_plan`."""
-    value = parse_yaml(text, where)
-    checker = Checker(text, where)
+    """Validate and expand a plan's text, TOML or JSON where `where` ends so, else YAML."""
+    value, places = parse_source(text, where)
+    checker = Checker(text, where, places)
     content = _expand(checker, value)
     checker.raise_all()
     return Plan(content, sha256_bytes(text.encode("utf-8")), where)
@@ -100,7 +105,7 @@ def _expand(c: Checker, value: Any) -> dict[str, Any]:
         "analyses",
         "hypotheses",
     )
-    plan = c.mapping(value, (), required, ("gates", "exploratory", "notes"))
+    plan = c.mapping(value, (), required, ("gates", "exploratory", "notes", "robustness"))
     if not plan:
         return {}
     c.choice(plan.get("dynstat"), ("dynstat",), (SCHEMA,))
@@ -108,15 +113,13 @@ def _expand(c: Checker, value: Any) -> dict[str, Any]:
     if identity and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", identity):
         c.problem(("id",), "use small letters, digits, _ and -")
     analyses = {
-        key: _analysis(c, spec, ("analyses", key), ())
+        key: expand_analysis(c, spec, ("analyses", key))
         for key, spec in c.mapping(plan.get("analyses"), ("analyses",), free=True).items()
     }
     families = {
-        key: _family(c, spec, ("families", key))
+        key: expand_family(c, spec, ("families", key))
         for key, spec in c.mapping(plan.get("families"), ("families",), free=True).items()
     }
-    if len(families) > 1:
-        c.problem(("families",), "a study has one family, which holds every hypothesis")
     hypotheses = {}
     given = c.mapping(plan.get("hypotheses"), ("hypotheses",), free=True)
     for order, (key, spec) in enumerate(given.items(), start=1):
@@ -127,6 +130,7 @@ def _expand(c: Checker, value: Any) -> dict[str, Any]:
         hypotheses[key] = expand_hypothesis(c, spec, ("hypotheses", key), families, analyses) | {
             "order": order
         }
+    check_families(c, families, hypotheses)
     gates = {
         key: _gate(c, spec, ("gates", key), list(hypotheses))
         for key, spec in (
@@ -134,7 +138,7 @@ def _expand(c: Checker, value: Any) -> dict[str, Any]:
         ).items()
     }
     exploratory = {
-        key: _analysis(c, spec, ("exploratory", key), ("note",))
+        key: expand_analysis(c, spec, ("exploratory", key), ("note",))
         for key, spec in (
             c.mapping(plan["exploratory"], ("exploratory",), free=True) if plan.get("exploratory") else {}
         ).items()
@@ -157,7 +161,7 @@ def _expand(c: Checker, value: Any) -> dict[str, Any]:
             )
     for key in sorted(set(exploratory) & set(analyses)):
         c.problem(("exploratory", key), "the same id stands under analyses")
-    return {
+    out = {
         "dynstat": SCHEMA,
         "id": identity,
         "title": c.text(plan.get("title"), ("title",)),
@@ -174,6 +178,11 @@ def _expand(c: Checker, value: Any) -> dict[str, Any]:
         "exploratory": exploratory,
         "notes": c.text(plan.get("notes", ""), ("notes",), empty=True),
     }
+    # Only where it is given: a plan without it keeps the hash that its locks hold.
+    if plan.get("robustness") is not None:
+        out["robustness"] = expand_robustness(c, plan["robustness"], out)
+    c.storable(value)
+    return out
 
 
 def _author(c: Checker, value: Any, at: Pointer) -> dict[str, Any]:
@@ -247,14 +256,6 @@ def _prompts(c: Checker, value: Any, at: Pointer) -> dict[str, Any]:
     return {k: c.text(spec.get(k), (*at, k)) for k in ("file", "split")}
 
 
-def _family(c: Checker, value: Any, at: Pointer) -> dict[str, Any]:
-    spec = c.mapping(value, at, ("alpha",), ("correction",))
-    return {
-        "alpha": c.number(spec.get("alpha"), (*at, "alpha"), 0, 0.5, open_ends=True),
-        "correction": c.choice(spec.get("correction", "bonferroni"), (*at, "correction"), CORRECTIONS),
-    }
-
-
 def _gate(c: Checker, value: Any, at: Pointer, hypotheses: list[str]) -> dict[str, Any]:
     spec = c.mapping(value, at, ("check", "n"), ("unit", "hypotheses", "fails"))
     check = c.choice(spec.get("check"), (*at, "check"), ("min_units", "min_samples"))
@@ -276,66 +277,3 @@ def _gate(c: Checker, value: Any, at: Pointer, hypotheses: list[str]) -> dict[st
             spec.get("fails", "inadmissible"), (*at, "fails"), ("inadmissible", "not_testable")
         ),
     }
-
-
-def _analysis(c: Checker, value: Any, at: Pointer, extra: tuple[str, ...]) -> dict[str, Any]:
-    """Check an analysis against the registries and write its defaults out."""
-    spec = c.mapping(value, at, ("method", "seed"), ("outcome", "options", *extra))
-    out: dict[str, Any] = {
-        "method": "",
-        "outcome": None,
-        "options": {},
-        "seed": c.integer(spec.get("seed"), (*at, "seed"), 0),
-    }
-    name = c.text(spec.get("method"), (*at, "method"))
-    options = c.mapping(spec.get("options", {}), (*at, "options"), free=True) if spec.get("options") else {}
-    try:
-        if name and "@" not in name:
-            c.problem((*at, "method"), f"name the version: {METHODS.get(name).id}")
-        elif name:
-            method = METHODS.get(name)
-            out["method"] = method.id
-            valid = {}
-            for key, option in options.items():
-                try:
-                    method.fill({key: option})
-                    valid[key] = option
-                except DynstatError as e:
-                    c.take(e, (*at, "options", key))
-            out["options"] = _plain(method.fill(valid))
-    except DynstatError as e:
-        c.take(e, (*at, "method"))
-    if spec.get("outcome") is not None:
-        out["outcome"] = _outcome(c, spec["outcome"], (*at, "outcome"))
-    for key in extra:
-        out[key] = c.text(spec.get(key, ""), (*at, key), empty=True)
-    return out
-
-
-def _outcome(c: Checker, value: Any, at: Pointer) -> dict[str, Any]:
-    """Check the metric of an outcome and write its options out."""
-    given = dict(c.mapping(value, at, free=True))
-    name = c.text(given.pop("metric", None), (*at, "metric"))
-    try:
-        if name and "@" not in name:
-            c.problem((*at, "metric"), f"name the version: {METRICS.get(name).id}")
-            return {}
-        entry = METRICS.get(name)
-    except DynstatError as e:
-        c.take(e, (*at, "metric"))
-        return {}
-    valid = {}
-    for key, option in given.items():
-        try:
-            entry.fill({key: option})
-            valid[key] = option
-        except DynstatError as e:
-            c.take(e, (*at, key))
-    return {"metric": entry.id, **_plain(entry.fill(valid))}
-
-
-def _plain(value: Any) -> Any:
-    """Turn tuples into lists, as JSON has them."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

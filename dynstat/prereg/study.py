@@ -11,11 +11,13 @@ from pathlib import Path
 from ..errors import DynstatError
 from ..files import read_text, sha256_bytes, sha256_file
 
+#: The names that the plan of a study may have; just one lies in its folder.
+PLAN_NAMES = ("plan.yaml", "plan.toml", "plan.json")
 ALLOWED_IMPORTS = ("__future__", "dynstat.registry")
 
 
 def find_study(name: str | Path) -> Path:
-    """Return the folder of a study, from its name, its folder, its plan.yaml or one of its locks.
+    """Return the folder of a study, from its name, its folder, its plan file or one of its locks.
 
     Raises
     ------
@@ -27,22 +29,27 @@ def find_study(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         path = path.parent
-    if path.is_dir() and (path / "plan.yaml").exists():
+    if path.is_dir() and has_plan(path):
         return path
     if len(path.parts) == 1 and not path.is_dir():
         try:
             found = study_path(str(name))
         except DynstatError:
             found = path
-        if (found / "plan.yaml").exists():
+        if has_plan(found):
             return found
     raise DynstatError(
         "F001",
         f"{name} is not a study",
         where=str(path),
-        expected="a study's name, or a folder with plan.yaml",
+        expected="a study's name, or a folder with plan.yaml (or plan.toml, plan.json)",
         mend="`dynstat prereg new FOLDER` starts one",
     )
+
+
+def has_plan(folder: Path) -> bool:
+    """Return whether a plan lies in a folder, in any of its spellings."""
+    return any((folder / name).exists() for name in PLAN_NAMES)
 
 
 def is_installed(folder: Path) -> bool:
