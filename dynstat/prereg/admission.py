@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DynstatError
 from ..files import canonical_hash, write_atomic
-from .declared import FILE, Declared, fingerprint, load_declared
+from .declared import FILE, Declared, amended_plan, fingerprint, load_declared
 from .ledger import append_entry, read_ledger
 from .lock import SUFFIX, Lock, check_executable, find_locks, load_lock
 from .plan import load_plan
@@ -102,6 +102,7 @@ def admit(study: str | Path, data: str | Path, deviate: str | Path | None = None
         void = _check_code(lock, folder, declared)
         _check_known(lock, folder)
         _check_identity(ds, inputs)
+        amended_plan(lock.plan, declared)  # what cannot be run beside is told before anything is written
         content, plan_sha256, bound = lock.plan, str(lock.content["plan_sha256"]), lock.sha256
     return Admitted(
         folder,

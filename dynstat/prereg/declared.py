@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DynstatError
-from ..files import canonical_hash
+from ..files import canonical_hash, canonical_json
 from ..registry import METHODS, parse_metric
 from ..strictyaml import check_keys, load_yaml
 from .deviations import CLASSES, Deviation, affected, outcomes_seen, words, worst
-from .plan import ACCESS_LEVELS
+from .plan import ACCESS_LEVELS, EXCLUSION, RUN_VARIABLES
 from .pointers import MISSING, changed, exists, get, split
 
 FILE = "deviations.yaml"
@@ -176,12 +176,34 @@ def amended_plan(plan: Mapping[str, Any], declared: Sequence[Declared]) -> Mappi
             )
         out = changed(out, entry.pointer, entry.value)
         parts = split(entry.pointer)
-        if parts[0] == "analyses":
+        if parts[0] == "data":
+            _check_data(out["data"], f"{FILE}: {entry.id}")
+        else:
             spec = out["analyses"][parts[1]]
             METHODS.get(spec["method"]).fill(spec["options"])
             if spec["outcome"]:
                 parse_metric(spec["outcome"])
     return out
+
+
+def _check_data(data: Mapping[str, Any], where: str) -> None:
+    """Check exclusions and the missing rule of an amended plan as those of a plan are."""
+    rules = data["exclusions"]
+    for name, rule in rules.items() if isinstance(rules, Mapping) else [("exclusions", rules)]:
+        text = rule.get("where") if isinstance(rule, Mapping) else rule
+        found = EXCLUSION.fullmatch(text) if isinstance(text, str) else None
+        if not found or found[1] not in RUN_VARIABLES or not isinstance(rule, Mapping):
+            raise DynstatError(
+                "Y003",
+                f"{name} is no exclusion",
+                where=where,
+                found=words(rule),
+                expected="{where: VARIABLE < NUMBER, reason: ...} on one of " + ", ".join(RUN_VARIABLES),
+            )
+    missing = data["missing"]
+    share = missing.get("max_fraction") if isinstance(missing, Mapping) else None
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise DynstatError("Y003", "max_fraction lies from 0 to 1", where=where, found=words(missing))
 
 
 def _covers(pointer: str, field_: str) -> bool:
@@ -203,6 +225,10 @@ def _entry(value: Any, where: str) -> Declared:
         if not isinstance(spec[key], str) or not spec[key].strip():
             raise DynstatError("Y003", f"{key} is text", where=where, found=repr(spec[key]))
     split(spec["pointer"])
+    try:
+        canonical_json(spec.get("value"))
+    except (ValueError, TypeError):
+        raise DynstatError("Y003", "value has no JSON", where=where, found=repr(spec["value"])) from None
     affects = spec.get("affects", [])
     if not isinstance(affects, list) or not all(isinstance(h, str) for h in affects):
         raise DynstatError("Y003", "affects is a list of hypotheses", where=where, found=repr(affects))

@@ -192,4 +192,9 @@ def words(value: Any) -> str:
     """Return a value of a record as it is printed."""
     if value is MISSING:
         return "none"
-    return value if isinstance(value, str) else canonical_json(value).decode()
+    if isinstance(value, str):
+        return value
+    try:
+        return canonical_json(value).decode()
+    except (ValueError, TypeError):  # a number that has no JSON
+        return str(value)

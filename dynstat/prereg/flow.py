@@ -77,7 +77,7 @@ def _missing_runs(ds: xr.Dataset) -> np.ndarray:
             mend="a panel written by `dynstat extract` has it",
         )
     quality = ds["quality"].transpose("model", "prompt", "sample", ...).values
-    quality = quality.reshape(*quality.shape[:3], -1)
+    quality = quality.reshape(*quality.shape[:3], int(np.prod(quality.shape[3:])))
     there = np.isin(quality, (OK, TRUNCATED)).any(axis=-1)
     return np.asarray(~there | np.isin(quality, (NONFINITE, NOT_EXTRACTED)).any(axis=-1))
 
