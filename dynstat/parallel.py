@@ -13,6 +13,8 @@ from .errors import DynstatError
 
 T = TypeVar("T")
 R = TypeVar("R")
+#: How long a Dask scheduler may take to answer.
+TIMEOUT = "10s"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _connect(scheduler: str) -> Any:
             mend="`pip install 'dynstat[dask]'`, or leave --scheduler out",
         ) from None
     try:
-        return Client(scheduler, timeout="10s", set_as_default=False)
+        return Client(scheduler, timeout=TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as e:
         raise DynstatError(
             "F003",
