@@ -69,6 +69,8 @@ def test_no_unsafe_loader_is_used():
         text = path.read_text()
         assert "trust_remote_code=True" not in text, path
         for _, name in imports(path):
+            if name in {"joblib.Parallel", "joblib.delayed"}:  # processes of our own; files are read by none
+                continue
             assert name.split(".")[0] not in {"pickle", "dill", "joblib", "shelve", "marshal"}, path
         for call in ("torch.load(", "yaml.load(", "yaml.safe_load(", "eval(", "allow_pickle=True"):
             assert call not in text.replace("model.eval(", "").replace(".eval()", ""), f"{path}: {call}"
