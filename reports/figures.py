@@ -7,11 +7,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dynstat.escape import visible
+
+from . import multiverse
 from .markup import text
 from .results import EstimateRow, Results
 
 if TYPE_CHECKING:
     from dynstat.plotting.shares import ShareRow
+
+MOST_UNIVERSES = 400
 
 
 def shares(results: Results, out: Path) -> str:
@@ -58,7 +63,7 @@ def claims(results: Results, out: Path) -> str:
             rows.append(
                 ClaimRow(
                     h,
-                    str(quantity or ""),
+                    visible(str(quantity or "")),
                     value,
                     results.number(f"{start}.low"),
                     results.number(f"{start}.high"),
@@ -83,8 +88,31 @@ def claims(results: Results, out: Path) -> str:
 
 
 def curves(results: Results, out: Path) -> dict[str, str]:
-    """Draw the specification curve of every multiverse; return the Markdown of the figures by hypothesis."""
-    return {}
+    """Draw the specification curve of every multiverse; return the Markdown of the figures by hypothesis.
+
+    A multiverse of more universes than one curve can show has its tables only.
+    """
+    named = [h for h in multiverse.hypotheses(results) if f"multiverse.{h}.quantity" in results]
+    if not named:
+        return {}
+    from dynstat.plotting.specification_curve import describe_curve, specification_curve
+    from dynstat.plotting.style import save_svg
+    from dynstat.prereg.multiverse_rows import drawn_from
+
+    values = {v.key: visible(v.raw) if isinstance(v.raw, str) else v.raw for v in results}
+    out_by_h, taken = {}, multiverse.labels(named)
+    for h in named:
+        drawn = drawn_from(values, h)
+        if not 0 < len(drawn["specifications"]) <= MOST_UNIVERSES:
+            continue
+        name, alt = f"multiverse-{taken[h]}", describe_curve(**drawn)
+        save_svg(specification_curve(**drawn), out / "figures" / f"{name}.svg", alt)
+        out_by_h[h] = (
+            f"![{text(h)}: the estimate in every universe, in ascending order; below, its outcome and its "
+            f"choices. A star marks what was registered.](figures/{name}.svg)"
+            f'{{#fig-{name} fig-alt="{text(alt)}" width=6.5in}}'
+        )
+    return out_by_h
 
 
 def _scale(results: Results, h: str) -> str:

@@ -12,7 +12,7 @@ from dynstat.escape import unescape_markdown
 from dynstat.files import read_text
 from dynstat.strictyaml import parse_yaml
 
-from . import page, recheck
+from . import page, recheck, rerun
 from .results import Results, load
 from .tables import REQUIRED_TABLES
 from .words import FORBIDDEN
@@ -46,7 +46,7 @@ _FIGURE = re.compile(r'!\[((?:\\.|[^\[\]\\])*)\]\(([^)\s]+)\)(\{(?:\\.|"(?:\\.|[
 _ALT = re.compile(r'fig-alt="((?:\\.|[^"\\])*)"')
 
 
-def check(target: Path) -> list[str]:
+def check(target: Path, data: Path | None = None, tolerance: float = rerun.TOLERANCE) -> list[str]:
     """Check a report; see :func:`dynstat.reports.check`."""
     files = [target]
     if target.is_dir():
@@ -67,6 +67,13 @@ def check(target: Path) -> list[str]:
             found, count = document(text, results, file.parent)
         problems += [f"{file.name}: {p}" for p in found]
         done.append(f"{file.name}: {count} traced values agree with results.json")
+    folder = files[0].parent
+    if data is not None:
+        found, line = rerun.recompute(folder, data, tolerance)
+        problems += found
+        done.append(line)
+    elif (beside := rerun.beside(folder)) is not None:
+        done.append(f"results.json: not recomputed; `--data {beside}` runs the lock on the data again")
     if problems:
         worst = [p for p in problems if "DECISION MISMATCH" in p]
         raise DynstatError(

@@ -68,11 +68,68 @@ def section(results: Results, figures: dict[str, str]) -> str:
         "one decides. A universe agrees where it comes to the same outcome by the same rule.",
         _summary(results, named),
     ]
+    taken = labels(named)
+    for h in named:
+        blocks += [
+            _dimensions(results, h, taken[h]),
+            figures.get(h, ""),
+            _apart(results, h, taken[h]),
+            _variance(results, h, taken[h]),
+            _table(results, h, taken[h]),
+        ]
+    return "\n\n".join(b for b in blocks if b)
+
+
+def labels(named: list[str]) -> dict[str, str]:
+    """Return a label for each of these hypotheses, no two alike."""
     taken: dict[str, str] = {}
     for h in named:
         taken[h] = slug(h, taken)
-        blocks += [figures.get(h, ""), _variance(results, h, taken[h]), _table(results, h, taken[h])]
-    return "\n\n".join(b for b in blocks if b)
+    return taken
+
+
+def _dimensions(results: Results, h: str, label: str) -> str:
+    """Return the choices that the plan varies: type, options, reason; and what it leaves out."""
+    start = f"multiverse.{h}.dimension."
+    named = [v.key[len(start) : -len(".type")] for v in results.under(start[:-1]) if v.key.endswith(".type")]
+    if not named:
+        return ""
+    rows = []
+    for d in named:
+        options = [span(v) for v in results.under(f"{start}{d}.option")]
+        keys = ("type", "places", "reason")
+        kind, places, reason = (ds(results, f"{start}{d}.{k}") for k in keys)
+        rows.append([text(d), kind, " / ".join(options), places, reason])
+    out = table(
+        f"tbl-dimensions-{label}",
+        f"{text(h)}: what is varied, the registered option first. Equivalent options are crossed and "
+        "counted; uncertain ones make multiverses of their own; non-equivalent ones stand beside, uncounted.",
+        ["Choice", "Type", "Options", "Place in the plan", "Reason"],
+        rows,
+        [14, 14, 26, 20, 26],
+    )
+    left = [
+        f"{span(v)} ({text(v.groups.get('reason', ''))})" for v in results.under(f"multiverse.{h}.left_out")
+    ]
+    return f"{out}\n\nLeft out by the plan: {'; '.join(left)}." if left else out
+
+
+def _apart(results: Results, h: str, label: str) -> str:
+    """Return what other options of uncertain choices give, and what stands beside, where there is any."""
+    found = results.records(f"multiverse.{h}")
+    groups = {n: f for n, f in found.items() if "choices" in f and "run" in f and int(f["n"].raw or 0) > 0}
+    if len(groups) < 2:
+        return ""
+    columns = ("choices", "n", "run", "agree", "share_agree", "minimum", "median", "maximum")
+    rows = [[text(n), *(span(f.get(k)) for k in columns)] for n, f in groups.items()]
+    return table(
+        f"tbl-multiverses-{label}",
+        f"{text(h)}: M1 holds the registered universe; others answer what may be another question.",
+        ["", "Choices", "Universes", "Run", "Agree", "Share", "Smallest", "Median", "Largest"],
+        rows,
+        [9, 31, 10, 8, 8, 8, 9, 8, 9],
+        align="llrrrrrrr",
+    )
 
 
 def _summary(results: Results, named: list[str]) -> str:

@@ -44,9 +44,20 @@ def check(
     target: Annotated[
         Path, typer.Argument(metavar="OUT|FILE", help="A folder with a report, a .qmd or .html file.")
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="The dataset, or a folder with it: run what was locked once more and compare every value.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Relative tolerance of numbers that are recomputed.")
+    ] = 1e-6,
 ) -> None:
-    """Check a report against its results.json: structure, references, every number, every decision."""
+    """Check a report against its results.json, and with --data these against the data."""
     from dynstat import reports
 
-    lines = reports.check(target)
+    lines = reports.check(target, data=data, tolerance=tolerance)
     emit({"checked": lines}, "\n".join(lines))

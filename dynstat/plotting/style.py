@@ -70,6 +70,10 @@ _RC: dict[Any, Any] = {
 }
 
 
+# What no XML file may hold, escaped or not: a label from outside could bring it.
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Draw inside the house style, whatever the user's own matplotlib settings are."""
@@ -155,6 +159,7 @@ def save_svg(fig: Figure, path: str | os.PathLike[str], alt: str, *, title: str 
         svg,
         count=1,
     )
+    svg = _NOT_XML.sub("\ufffd", svg)
     return write_atomic(path, re.sub(r"[ \t]+$", "", svg, flags=re.M))
 
 

@@ -8,7 +8,16 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["dynstat.escape", "dynstat.plotting.style", "dynstat.reports.lint"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dynstat.escape",
+        "dynstat.plotting.style",
+        "dynstat.reports.lint",
+        "dynstat.reports.rerun",
+        "dynstat.reports.words",
+    ],
+)
 def test_examples_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0 and result.failed == 0
