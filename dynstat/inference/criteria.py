@@ -34,7 +34,14 @@ def describe(rule: Rule) -> str:
     return text + (f"; never supported unless beyond the null {rule.beyond_null}" if rule.beyond_null else "")
 
 
-def criteria_of(rule: Rule, estimate: EstimateLike, alpha: float, p_null: float, many: bool) -> list[str]:
+def criteria_of(
+    rule: Rule,
+    estimate: EstimateLike,
+    alpha: float,
+    p_null: float,
+    many: bool,
+    alpha_reject: float | None = None,
+) -> list[str]:
     """Return the criteria of support, of rejection and of the null, with numbers and whether they are met.
 
     Parameters
@@ -43,32 +50,38 @@ def criteria_of(rule: Rule, estimate: EstimateLike, alpha: float, p_null: float,
         Against the named null; 1 where it was not computed.
     many : bool
         Whether the claim has several parts, so that each line names its quantity.
+    alpha_reject : float, optional
+        Level of the test of rejection where it differs from that of support.
     """
     pivot, less = estimate.pivot, rule.direction == "less"
     p_support, p_reject = rule.p_values(pivot)
+    strict = alpha if alpha_reject is None else alpha_reject
     lower, upper = (_number(rule, pivot.limit(alpha, side)) for side in ("lower", "upper"))
     a, b = (_number(rule, x) for x in rule.ends)
     side, other = ("upper", "lower") if less else ("lower", "upper")
-    near, far = (upper, lower) if less else (lower, upper)
+    near = upper if less else lower
+    far = _number(rule, pivot.limit(strict, other))
     beyond, short = ("below", "above") if less else ("above", "below")
-    at = f"at one-sided level {number(1 - alpha, True)}"
+    at, at_far = (f"at one-sided level {number(1 - a, True)}" for a in (alpha, strict))
+    apart = "" if strict == alpha else f" {at_far}"
     edge = _number(rule, rule.threshold) if rule.kind == "threshold" else a if less else b
     if rule.kind == "directional":
         support = (
-            f"the {side} limit {at} lies {beyond} 0 and the {other} limit reaches {edge}: {side} {near}, "
-            f"{other} {far}"
+            f"the {side} limit {at} lies {beyond} 0 and the {other} limit{apart} reaches {edge}: "
+            f"{side} {near}, {other} {far}"
         )
-        reject = f"the {other} limit lies {short} {edge}: {far}"
+        reject = f"the {other} limit{apart} lies {short} {edge}: {far}"
     elif rule.kind in ("minimum_effect", "threshold"):
         support = f"the {side} limit {at} lies {beyond} {edge}: {near}"
-        reject = f"the {other} limit lies {short} {edge}: {far}"
+        reject = f"the {other} limit{apart} lies {short} {edge}: {far}"
     elif rule.kind == "nonzero":
         low, high = (_number(rule, pivot.limit(alpha / 2, s)) for s in ("lower", "upper"))
         support = (
             f"the two-sided interval at level {number(1 - alpha, True)} leaves out 0 and the effect is not "
             f"shown to lie between {a} and {b}: {low} to {high}"
         )
-        reject = f"both limits {at} lie between {a} and {b}: {lower} and {upper}"
+        inner, outer = (_number(rule, pivot.limit(strict, s)) for s in ("lower", "upper"))
+        reject = f"both limits {at_far} lie between {a} and {b}: {inner} and {outer}"
     else:
         support = f"both limits {at} lie between {a} and {b}: {lower} and {upper}"
         reject = (
@@ -76,12 +89,12 @@ def criteria_of(rule: Rule, estimate: EstimateLike, alpha: float, p_null: float,
             f"{_number(rule, estimate.value)}"
         )
     # Support of these two gives way to rejection; elsewhere the two tests cannot both be passed.
-    supported = p_support <= alpha and p_reject > alpha
+    supported = p_support <= alpha and p_reject > strict
     about = f"{estimate.key}: s" if many else "S"
     then = f"{estimate.key}: r" if many else "R"
     out = [
         f"{about}upported if {support}; {_verdict(p_support, alpha, supported)}",
-        f"{then}ejected if {reject}; {_verdict(p_reject, alpha, p_reject <= alpha)}",
+        f"{then}ejected if {reject}; {_verdict(p_reject, strict, p_reject <= strict)}",
     ]
     if rule.beyond_null:
         start = f"{estimate.key}: b" if many else "B"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass, fields
+from dataclasses import InitVar, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DynstatError
-from .multiplicity import level_of_each_test
-from .rules import REASONS, Rule, Verdict, judge
+from .family_tests import FamilyTests, check_estimates, correction_of, locked, parts_of, verdict_of
+from .multiplicity import Adjusted, level_of_each_test
+from .rules import REASONS, Verdict, p_values_of
+from .wording import level, p_equals
 
 if TYPE_CHECKING:
     from ..prereg.lock import Lock
@@ -23,7 +25,8 @@ STATES = ("not_testable", "inadmissible", "not_run")
 class Decision:
     """A decision, or the state that stands in its place; only a verified lock can make one.
 
-    Build it with :func:`decide` or :func:`withhold`. What runs outside a lock is exploratory and has none.
+    Build it with :func:`decide_family`, :func:`decide` or :func:`withhold`. What runs outside a lock is
+    exploratory and has none.
 
     Attributes
     ----------
@@ -36,7 +39,8 @@ class Decision:
     p_support, p_reject : float or None
         None for a state.
     alpha, m : float, int
-        Level of each test (the family's alpha over m) and the number of hypotheses in the family.
+        Level of the test of support (with ``bonferroni`` of each test: the family's alpha over m) and the
+        number of hypotheses in the family.
     criteria : tuple of str
         Each criterion with its numbers substituted.
     estimates : tuple of Estimate
@@ -45,6 +49,12 @@ class Decision:
         What would resolve it, where it is inconclusive.
     lock_sha256 : str
         Of the lock that made it.
+    p_support_adjusted, p_reject_adjusted : float or None
+        Adjusted within the family: compare them with the family's alpha.
+    alpha_reject : float or None
+        Level of the test of rejection; None for a state.
+    tests : FamilyTests or None
+        The tests of the whole family, where its correction needs them.
 
     Raises
     ------
@@ -63,6 +73,10 @@ class Decision:
     estimates: tuple[Any, ...]
     resolve: str
     lock_sha256: str
+    p_support_adjusted: float | None = None
+    p_reject_adjusted: float | None = None
+    alpha_reject: float | None = None
+    tests: FamilyTests | None = field(default=None, repr=False, compare=False)
     lock: InitVar[Lock | None] = None
 
     def __post_init__(self, lock: Lock | None) -> None:
@@ -90,7 +104,9 @@ class Decision:
                 "S404", "no such decision or reason", found=f"{self.outcome}, {self.reason_code}"
             )
         if self.outcome in DECISIONS:
-            found = _judged(lock, self.hypothesis, self.estimates)
+            check_estimates(lock, self.hypothesis, self.estimates)
+            levels = _levels(lock, self.hypothesis, self.estimates, self.tests)
+            found = verdict_of(lock.plan["hypotheses"][self.hypothesis], self.estimates, levels)
             downgraded = found.outcome == "supported" and self.reason_code == "downgraded"
             expected = ("inconclusive", "downgraded") if downgraded else (found.outcome, found.reason_code)
             if (self.outcome, self.reason_code) != expected:
@@ -125,6 +141,9 @@ class Decision:
             "m",
             "resolve",
             "lock_sha256",
+            "p_support_adjusted",
+            "p_reject_adjusted",
+            "alpha_reject",
         )
         return {k: getattr(self, k) for k in names} | {"criteria": list(self.criteria)}
 
@@ -144,70 +163,124 @@ def decide(lock: Lock, hypothesis: str, estimates: Estimate | Sequence[Estimate]
     Raises
     ------
     DynstatError
-        P309 without a lock, or for an estimate of another quantity or method; S404 for a wrong
-        number of estimates.
+        P309 without a lock, for an estimate of another quantity or method, or where the family's correction
+        needs all its hypotheses (:func:`decide_family`); S404 for a wrong number of estimates.
     """
-    _, alpha, m = _registered(lock, hypothesis)
+    _registered(lock, hypothesis)
     given = tuple(estimates) if isinstance(estimates, Sequence) else (estimates,)
-    _check_estimates(lock, hypothesis, given)
-    if any(e.pivot is None or math.isnan(e.value) for e in given):
+    check_estimates(lock, hypothesis, given)
+    if _without_interval(given):
         return withhold(lock, hypothesis, "not_testable", "no_interval", estimates=given)
-    verdict = _judged(lock, hypothesis, given)
+    return _decided(lock, hypothesis, given, None)
+
+
+def decide_family(
+    lock: Lock,
+    estimates: Mapping[str, Sequence[Estimate] | None],
+    states: Mapping[str, tuple[str, str, str]] | None = None,
+) -> dict[str, Decision]:
+    """Decide every registered hypothesis of a lock at once, as corrections of whole families need it.
+
+    Parameters
+    ----------
+    lock : Lock
+    estimates : mapping of hypothesis to sequence of Estimate, or None
+        One for each part, in the order of the plan. A hypothesis that is missing, or None, was not run.
+    states : mapping of hypothesis to (state, reason code, why), optional
+        What stands in place of a decision; it outweighs estimates, which are then shown only where the state
+        is not_testable.
+
+    Returns
+    -------
+    dict of hypothesis to Decision
+        In the order of registration. With ``bonferroni`` and ``none`` each is what :func:`decide` gives.
+
+    Raises
+    ------
+    DynstatError
+        P309 without a lock, for a hypothesis that is not registered, or for estimates of another quantity or
+        method; S404 for a wrong number of estimates, or families that cannot be tested.
+    """
+    states = states or {}
+    claims = locked(lock).plan["hypotheses"]
+    for h in (*estimates, *states):
+        _registered(lock, h)
+    given = {h: tuple(found) for h, found in estimates.items() if found is not None}
+    for h, found in given.items():
+        if h not in states:
+            check_estimates(lock, h, found)
+    sound = {h: found for h, found in given.items() if h not in states and not _without_interval(found)}
+    tests = FamilyTests(sound, lock=lock)
+    out = {}
+    for h in sorted(claims, key=lambda name: claims[name]["order"]):
+        if h in states:
+            state, code, why = states[h]
+            shown = given.get(h, ()) if state == "not_testable" else ()
+            out[h] = withhold(lock, h, state, code, why, shown)
+        elif h not in given:
+            out[h] = withhold(lock, h, "not_run", "no_estimate")
+        elif h not in sound:
+            out[h] = withhold(lock, h, "not_testable", "no_interval", estimates=given[h])
+        else:
+            out[h] = _decided(lock, h, given[h], tests)
+    return out
+
+
+def _without_interval(given: Sequence[Any]) -> bool:
+    return any(e.pivot is None or math.isnan(e.value) for e in given)
+
+
+def _decided(lock: Lock, h: str, given: tuple[Any, ...], tests: FamilyTests | None) -> Decision:
+    claim, _, m = _registered(lock, h)
+    levels = _levels(lock, h, given, tests)
+    verdict = verdict_of(claim, given, levels)
+    correction, family = correction_of(lock, h), claim["family"]
+    criteria = list(verdict.criteria)
+    if correction not in ("bonferroni", "none"):
+        criteria.append(
+            f"Family {family} ({correction.replace('_', ' ')}, {m} registered): adjusted for the family, "
+            f"{p_equals(levels.p_support or 0.0)} of support and {p_equals(levels.p_reject or 0.0)} of "
+            f"rejection, each to be at most {level(levels.alpha)}."
+        )
     resolve = ""
     if verdict.outcome == "inconclusive":
-        resolve = _resolve(verdict.reason_code, verdict.p_support, verdict.p_reject, alpha, given[0].unit)
+        resolve = _resolve(verdict, levels, given[0].unit, correction)
     return Decision(
-        hypothesis,
+        h,
         verdict.outcome,
         verdict.reason_code,
         verdict.p_support,
         verdict.p_reject,
-        alpha,
+        levels.level_support,
         m,
-        verdict.criteria,
+        tuple(criteria),
         given,
         resolve,
         lock.sha256,
+        p_support_adjusted=levels.p_support,
+        p_reject_adjusted=levels.p_reject,
+        alpha_reject=levels.level_reject,
+        tests=None if correction in ("bonferroni", "none") else tests,
         lock=lock,
     )
 
 
-def _judged(lock: Lock, hypothesis: str, given: tuple[Any, ...]) -> Verdict:
-    """Return what the locked rule says of these estimates."""
-    _check_estimates(lock, hypothesis, given)
-    claim, alpha, _ = _registered(lock, hypothesis)
-    return judge(
-        [(Rule.from_plan(p), e) for p, e in zip(claim["parts"], given, strict=True)],
-        alpha,
-        join=claim["join"],
-        by_construction=claim["by_construction"],
-    )
-
-
-def _check_estimates(lock: Lock, hypothesis: str, given: tuple[Any, ...]) -> None:
-    """Check that the estimates are those of the registered quantities, by the registered methods."""
-    claim, _, _ = _registered(lock, hypothesis)
-    parts = claim["parts"]
-    if len(given) != len(parts):
-        raise DynstatError("S404", f"{hypothesis} has {len(parts)} parts", found=f"{len(given)} estimates")
-    for part, estimate in zip(parts, given, strict=True):
-        if estimate.key != part["estimand"]["quantity"]:
-            raise DynstatError(
-                "P309",
-                f"{hypothesis} is registered on another quantity",
-                where=hypothesis,
-                found=estimate.key,
-                expected=part["estimand"]["quantity"],
-            )
-        method = lock.plan["analyses"][part["estimand"]["analysis"]]["method"]
-        if estimate.method != method:
-            raise DynstatError(
-                "P309",
-                f"{hypothesis} is registered on another method",
-                where=hypothesis,
-                found=estimate.method,
-                expected=method,
-            )
+def _levels(lock: Lock, h: str, given: tuple[Any, ...], tests: FamilyTests | None) -> Adjusted:
+    """Return the levels of a hypothesis, from its family's tests where the correction needs them all."""
+    claim, each, m = _registered(lock, h)
+    if correction_of(lock, h) in ("bonferroni", "none"):
+        alpha = lock.plan["families"][claim["family"]]["alpha"]
+        by = m if correction_of(lock, h) == "bonferroni" else 1
+        p = [min(1.0, by * q) for q in p_values_of(parts_of(claim, given), join=claim["join"])]
+        return Adjusted(p[0], p[1], alpha, each, each, m)
+    if tests is None or tests.lock_sha256 != lock.sha256 or tests.estimates.get(h) != given:
+        raise DynstatError(
+            "P309",
+            f"family {claim['family']} is corrected over all its hypotheses at once",
+            where=h,
+            mend="use decide_family(lock, estimates)",
+        )
+    return tests.adjusted[h]
 
 
 def withhold(
@@ -257,46 +330,47 @@ def downgrade(lock: Lock, decision: Decision, why: str) -> Decision:
 
 
 def _registered(lock: Lock, hypothesis: str) -> tuple[Mapping[str, Any], float, int]:
-    from ..prereg.lock import Lock
-
-    if not isinstance(lock, Lock):
-        raise DynstatError(
-            "P309",
-            "a decision is made by a verified lock only",
-            found=type(lock).__name__,
-            expected="Lock",
-            mend="lock the plan and load it with load_lock",
-        )
-    hypotheses = lock.plan["hypotheses"]
+    """Return a claim, the strictest level its tests may be held to, and m."""
+    plan = locked(lock).plan
+    hypotheses = plan["hypotheses"]
     if hypothesis not in hypotheses:
         raise DynstatError(
             "P309", f"the lock registers no hypothesis {hypothesis!r}", expected=", ".join(hypotheses)
         )
     claim = hypotheses[hypothesis]
-    family = lock.plan["families"][claim["family"]]
+    family = plan["families"][claim["family"]]
     m = sum(h["family"] == claim["family"] for h in hypotheses.values())
-    return claim, level_of_each_test(family["alpha"], m, family["correction"]), m
+    correction = family["correction"]
+    return claim, level_of_each_test(family["alpha"], m, correction), m
 
 
-def _resolve(code: str, p_support: float, p_reject: float, alpha: float, unit: str) -> str:
+def _resolve(verdict: Verdict, levels: Adjusted, unit: str, correction: str) -> str:
     """Say what would resolve an inconclusive claim, by how the standard error shrinks with the units."""
     from statistics import NormalDist
 
+    code = verdict.reason_code
     if code == "by_construction":
         return "an estimand that no definition or theorem fixes"
+    if code == "not_reached":
+        return f"support of what is tested first: {levels.note}"
     if code == "not_beyond_null":
         return "an effect beyond its null; more data of the same kind alone would not do"
-    p = min(p_support, p_reject)
-    if p <= alpha:
+    tests = {
+        "support": (verdict.p_support, levels.level_support),
+        "rejection": (verdict.p_reject, levels.level_reject),
+    }
+    if any(p <= a for p, a in tests.values()):
         return "parts that do not contradict each other: one is shown to miss what the others meet"
+    goal = "support" if verdict.p_support < verdict.p_reject else "rejection"
+    p, alpha = tests[goal]
     if not p < 0.5:
         return "more independent units: the estimate lies where neither test can decide"
     z = NormalDist().inv_cdf
     factor = (z(1 - alpha) / z(1 - p)) ** 2
     if factor > 100:
         return f"more than 100 times as many independent units ({unit}): the estimate lies next to an edge"
-    goal = "support" if p_support < p_reject else "rejection"
+    others = "" if correction in ("bonferroni", "none") else ", and the other hypotheses where they are"
     return (
-        f"about {factor:.1f} times as many independent units ({unit}), were the estimate to stay where it is "
-        f"(towards {goal})"
+        f"about {factor:.1f} times as many independent units ({unit}), were the estimate to stay where it is"
+        f"{others} (towards {goal})"
     )

@@ -44,11 +44,8 @@ class TPivot:
 
     def limit(self, alpha: float, side: Side) -> float:
         """Return the one-sided limit at level 1 − alpha."""
-        q = (
-            float(special.stdtrit(self.df, 1 - alpha))
-            if np.isfinite(self.df)
-            else float(special.ndtri(1 - alpha))
-        )
+        # Infinite degrees of freedom are normal; NaN stays NaN, so that it decides nothing.
+        q = float(special.ndtri(1 - alpha) if np.isposinf(self.df) else special.stdtrit(self.df, 1 - alpha))
         x = self.center + (q if side == "upper" else -q) * self.se
         return float(np.clip(self._back(x), *self.bounds))
 
@@ -78,7 +75,7 @@ class TPivot:
         if self.se == 0:
             return 0.0 if distance > 0 else 1.0
         t = -distance / self.se
-        return float(special.stdtr(self.df, t)) if np.isfinite(self.df) else float(special.ndtr(t))
+        return float(special.ndtr(t) if np.isposinf(self.df) else special.stdtr(self.df, t))
 
 
 @dataclass(frozen=True)
@@ -95,14 +92,14 @@ class DrawsPivot:
         return float(np.quantile(self._array(), 1 - alpha if side == "upper" else alpha))
 
     def p_above(self, value: float) -> float:
-        """Return the share of draws at or below `value`."""
+        """Return the share of draws at or below `value`; a draw without a value counts as one of them."""
         d = self._array()
-        return float((np.sum(d <= value) + 1) / (d.size + 1))
+        return float((np.sum(~(d > value)) + 1) / (d.size + 1))
 
     def p_below(self, value: float) -> float:
-        """Return the share of draws at or above `value`."""
+        """Return the share of draws at or above `value`; a draw without a value counts as one of them."""
         d = self._array()
-        return float((np.sum(d >= value) + 1) / (d.size + 1))
+        return float((np.sum(~(d < value)) + 1) / (d.size + 1))
 
 
 @dataclass(frozen=True)
@@ -144,14 +141,16 @@ class AdjustedDrawsPivot:
 
     def p_above(self, value: float) -> float:
         """Return the one-sided p of H0: parameter <= value, from the adjusted share of draws at or below."""
-        return self._tail(float(np.sum(np.asarray(self.draws) <= value)), 1.0)
+        return self._tail(float(np.sum(~(np.asarray(self.draws) > value))), 1.0)
 
     def p_below(self, value: float) -> float:
         """Return the one-sided p of H0: parameter >= value, from the adjusted share of draws at or above."""
-        return self._tail(float(np.sum(np.asarray(self.draws) >= value)), -1.0)
+        return self._tail(float(np.sum(~(np.asarray(self.draws) < value))), -1.0)
 
     def _tail(self, count: float, sign: float) -> float:
         share = (count + 1) / (len(self.draws) + 1)
+        if share >= 1:  # every draw lies there: the adjustment would be infinity over infinity
+            return 1.0
         u = sign * float(special.ndtri(share)) - self.bias
         denominator = 1 + self.acceleration * u
         z = sign * (u / denominator - self.bias if denominator > 0 else np.copysign(np.inf, u))

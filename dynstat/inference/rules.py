@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from ..errors import DynstatError
 from .criteria import criteria_of, describe
 from .multiplicity import joined
-from .wording import level, p_equals
+from .wording import is_never_negative, level, p_equals
 
 RULES: dict[str, str] = {
     "directional": "the effect has the registered sign and is not shown to be smaller than the SESOI",
@@ -40,6 +40,8 @@ REASONS: dict[str, str] = {
     "interval_straddles": "inconclusive: the interval covers values on both sides of what decides",
     "not_beyond_null": "inconclusive: the number is not beyond what its null gives, or no null was computed",
     "by_construction": "inconclusive: a definition or theorem makes it so, hence it can support nothing",
+    "not_reached": "inconclusive: the registered order of tests stopped before it, at a hypothesis that was "
+    "not supported",
     "downgraded": "inconclusive: its rule says supported, and a deviation from the plan forbids it",
     "one_sample_a_cell": "not testable: one sample a cell cannot part the residual from the interaction",
     "no_interval": "not testable: the estimate has no interval on these data",
@@ -144,7 +146,7 @@ class Rule:
         d = self.sesoi or 0.0
         return self.range or (-d, d)
 
-    def p_values(self, pivot: PivotLike) -> tuple[float, float]:
+    def p_values(self, given: PivotLike) -> tuple[float, float]:
         """Return the p-values of support and of rejection.
 
         Small p of support: the data exclude the null of the claim. Small p of rejection: they exclude the
@@ -156,7 +158,7 @@ class Rule:
         the exact level at either boundary (Hodges & Lehmann 1954), at most twice the one-sided p, and next
         to that p itself where the range is wide against the standard error.
         """
-        d, less = self.sesoi or 0.0, self.direction == "less"
+        d, less, pivot = self.sesoi or 0.0, self.direction == "less", _Sane(given)
         if self.kind in ("directional", "minimum_effect", "threshold"):
             null = {
                 "directional": 0.0,
@@ -189,11 +191,38 @@ class Rule:
         }[self.kind]
 
 
-def _inside(pivot: PivotLike, a: float, b: float) -> float:
+def unfit(kind: str, quantity: str, scale: str = "", by_construction: str = "") -> str:
+    """Return why a rule cannot decide on a quantity, "" where it can.
+
+    A quantity that is never negative differs from zero always and exceeds it whatever the data: `nonzero`
+    and `directional` would test a null that cannot be true.
+    """
+    if kind == "nonzero" or (kind == "directional" and not by_construction):
+        if is_never_negative(quantity, scale):
+            return (
+                f"{quantity} is never negative, so {kind} says nothing of it: use minimum_effect or threshold"
+            )
+    return ""
+
+
+class _Sane:
+    """A pivot whose NaN is the p-value 1, before two of them are compared: max and min would hide it."""
+
+    def __init__(self, pivot: PivotLike) -> None:
+        self._pivot = pivot
+
+    def p_above(self, value: float) -> float:
+        return _probability(self._pivot.p_above(value))
+
+    def p_below(self, value: float) -> float:
+        return _probability(self._pivot.p_below(value))
+
+
+def _inside(pivot: _Sane, a: float, b: float) -> float:
     return max(pivot.p_above(a), pivot.p_below(b))
 
 
-def _outside(pivot: PivotLike, a: float, b: float) -> float:
+def _outside(pivot: _Sane, a: float, b: float) -> float:
     return min(pivot.p_above(a) + pivot.p_above(b), pivot.p_below(a) + pivot.p_below(b))
 
 
@@ -213,8 +242,8 @@ class Verdict:
         A key of :data:`REASONS`.
     p_support, p_reject : float
         Of the joined tests; compare both with `alpha`.
-    alpha : float
-        The level of each test, alpha / m.
+    alpha, alpha_reject : float
+        The levels of the tests of support and of rejection; equal but for the stepwise corrections.
     criteria : tuple of str
         Every criterion with its numbers substituted.
     """
@@ -225,10 +254,25 @@ class Verdict:
     p_reject: float
     alpha: float
     criteria: tuple[str, ...]
+    alpha_reject: float = math.nan
+
+
+def p_values_of(parts: Sequence[tuple[Rule, EstimateLike]], *, join: str = "all") -> tuple[float, float]:
+    """Return the p-values of support and of rejection of a claim of one or more parts, before any level."""
+    found = [rule.p_values(estimate.pivot) for rule, estimate in parts]
+    guarded = [max(p, null_p(rule, e)) for (p, _), (rule, e) in zip(found, parts, strict=True)]
+    first, second = ("largest", "smallest") if join == "all" else ("smallest", "largest")
+    return joined(guarded, first), joined([p for _, p in found], second)
 
 
 def judge(
-    parts: Sequence[tuple[Rule, EstimateLike]], alpha: float, *, join: str = "all", by_construction: str = ""
+    parts: Sequence[tuple[Rule, EstimateLike]],
+    alpha: float,
+    *,
+    join: str = "all",
+    by_construction: str = "",
+    alpha_reject: float | None = None,
+    blocked: str = "",
 ) -> Verdict:
     """Judge a claim of one or more parts at one level.
 
@@ -243,11 +287,16 @@ def judge(
         smallest; ``any`` supports with k times its smallest and rejects with its largest. k counts the parts.
     by_construction : str
         What makes the claim true; then it can be rejected and never supported.
+    alpha_reject : float, optional
+        Level of the tests of rejection where it differs from `alpha`, that of support.
+    blocked : str
+        What stopped a registered order of tests before this claim; then it can be rejected and never
+        supported.
 
     Notes
     -----
-    No claim is both supported and rejected: support needs, at the same level, a part (``any``) or all parts
-    (``all``) whose own rejection test does not reject.
+    No claim is both supported and rejected: support needs a part (``any``) or all parts (``all``) whose own
+    rejection test, at the level of rejection, does not reject.
 
     Raises
     ------
@@ -257,8 +306,10 @@ def judge(
     """
     if not parts or join not in ("all", "any"):
         raise DynstatError("S404", "a claim needs parts joined by all or any", found=join)
-    if not 0 < alpha < 0.5:
-        raise DynstatError("S404", "the level of a test must lie between 0 and 0.5", found=alpha)
+    at = alpha if alpha_reject is None else alpha_reject
+    for a in (alpha, at):
+        if not 0 < a < 0.5:
+            raise DynstatError("S404", "the level of a test must lie between 0 and 0.5", found=a)
     support, reject, nulls, vetoed = [], [], [], []
     for rule, estimate in parts:
         if estimate.pivot is None:
@@ -269,7 +320,7 @@ def judge(
         support.append(p_support)
         reject.append(p_reject)
         nulls.append(null_p(rule, estimate))
-        vetoed.append(p_reject <= alpha)
+        vetoed.append(p_reject <= at)
 
     guarded = [max(p, q) for p, q in zip(support, nulls, strict=True)]
     k = len(parts)
@@ -285,11 +336,13 @@ def judge(
         binding = reject.index(max(reject))
 
     outcome: Outcome = "inconclusive"
-    if p_reject <= alpha:
+    if p_reject <= at:
         rule, estimate = parts[binding]
-        outcome, code = "rejected", rule.rejection_code(estimate.pivot, alpha)
+        outcome, code = "rejected", rule.rejection_code(estimate.pivot, at)
     elif by_construction:
         code = "by_construction"
+    elif blocked:
+        code = "not_reached"
     elif null_fails:
         code = "not_beyond_null"
     elif holds:
@@ -299,18 +352,23 @@ def judge(
     criteria = [
         line
         for (rule, estimate), q in zip(parts, nulls, strict=True)
-        for line in criteria_of(rule, estimate, alpha, q, many=k > 1)
+        for line in criteria_of(rule, estimate, alpha, q, many=k > 1, alpha_reject=at)
     ]
     if k > 1:
         joined_by = ("the largest p", f"{k} times the smallest p")
         first, second = joined_by if join == "all" else joined_by[::-1]
+        most = f"each to be at most {level(alpha)}"
+        if at != alpha:
+            most = f"to be at most {level(alpha)} and {level(at)}"
         criteria.append(
             f"Joined by {join}: supported with {first} ({p_equals(p_support)}), rejected with {second} "
-            f"({p_equals(p_reject)}), each to be at most {level(alpha)}."
+            f"({p_equals(p_reject)}), {most}."
         )
     if by_construction:
         criteria.append(f"True by construction, so never supported: {by_construction}")
-    return Verdict(outcome, code, p_support, p_reject, alpha, tuple(criteria))
+    if blocked:
+        criteria.append(f"Not reached, so never supported: {blocked}.")
+    return Verdict(outcome, code, p_support, p_reject, alpha, tuple(criteria), at)
 
 
 def null_p(rule: Rule, estimate: EstimateLike) -> float:

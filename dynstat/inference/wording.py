@@ -14,6 +14,30 @@ def is_bounded(key: str = "", scale: str = "") -> bool:
     return scale in BOUNDED_SCALES or key.startswith(_BOUNDED_KEYS)
 
 
+# Quantities that are never negative, by the start of their key; a difference of two of them is another key.
+_NEVER_NEGATIVE = (
+    *_BOUNDED_KEYS,
+    *("cramers_v", "total_variation", "largest_distance", "reopening", "end_of_text", "path_share"),
+    *("self_transition.", "occupancy.", "exit.", "dwell.", "stationary.", "transition.", "entropy_rate"),
+    *("named.frequency", "others.frequency", "surviving_pairs", "stability", "gap_factor", "conserved"),
+)
+_NEVER_NEGATIVE_SCALES = ("variance", "standard_deviation", "distance", "count", "time", "tokens")
+
+
+def is_never_negative(key: str = "", scale: str = "") -> bool:
+    """Return whether a quantity is known to be never negative, by its estimate key or its scale.
+
+    A scale that shares and their differences have in common (``variance_share``, ``probability``) says
+    nothing of the sign.
+
+    Examples
+    --------
+    >>> is_never_negative("share.model"), is_never_negative("share_difference", "variance_share")
+    (True, False)
+    """
+    return key.startswith(_NEVER_NEGATIVE) or scale in _NEVER_NEGATIVE_SCALES
+
+
 def number(x: float | int | None, bounded: bool = False) -> str:
     """Write a number: three decimals without leading zero where bounded by 1, else four significant digits.
 

@@ -327,7 +327,7 @@ def test_impossible_rules_are_refused(bad):
 
 def test_multiplicity_counts_and_refuses():
     assert level_of_each_test(0.05, 3) == 0.05 / 3
-    for bad in ((0.5, 3, "bonferroni"), (0.05, 0, "bonferroni"), (0.05, 3, "none")):
+    for bad in ((0.5, 3, "bonferroni"), (0.05, 0, "bonferroni"), (0.05, 3, "sidak")):
         with pytest.raises(DynstatError):
             level_of_each_test(*bad)
     with pytest.raises(DynstatError):
