@@ -130,7 +130,7 @@ def _units(e: EstimateRow) -> str:
     """Return how many units the interval counts, or the first count that the estimate names."""
     unit = e.words("unit")
     for key in ("units", unit, f"{unit}s"):
-        if unit and f"n.{key}" in e.fields:
+        if unit and " " not in unit and f"n.{key}" in e.fields:
             return f"{span(e.fields[f'n.{key}'])} {text(plural(unit))}"
     first = next((k for k in e.fields if k.startswith("n.")), "")
     return f"{span(e.fields[first])} {text(counted(first[2:], unit))}" if first else MISSING

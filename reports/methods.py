@@ -50,9 +50,9 @@ def methods(results: Results) -> str:
     for (analysis, method, *_), group in seen.items():
         first = group[0]
         counts = ", ".join(
-            f"{span(v)} {text(counted(k[2:], first.words('unit')))}"
-            for k, v in first.fields.items()
-            if k.startswith("n.")
+            f"{span(first.fields[k])} {text(counted(k[2:], first.words('unit')))}"
+            for k in ("n.units", "n.groups")
+            if k in first.fields
         )
         rows.append(
             [
@@ -65,13 +65,33 @@ def methods(results: Results) -> str:
                 field(first, "seed"),
             ]
         )
-    return table(
+    executed = table(
         "tbl-methods",
-        "Methods as executed: how each interval was made, on how many of what, with which seed.",
-        ["Analysis", "Method", "Estimates", "Interval", "Unit", "n", "Seed"],
+        "Methods as executed: how each interval was made, from how many units, with which seed.",
+        ["Analysis", "Method", "Estimates", "Interval", "Unit", "Drawn", "Seed"],
         rows,
-        [9, 14, 22, 19, 8, 19, 9],
+        [9, 16, 26, 19, 8, 13, 9],
     )
+    return "\n\n".join([executed, *_counts(results)])
+
+
+def _counts(results: Results) -> list[str]:
+    """Return the table of n at every level, a row for each different set of counts of an analysis."""
+    seen: dict[tuple[str, ...], list[EstimateRow]] = {}
+    for e in results.estimates:
+        if levels := _levels(e):
+            seen.setdefault((e.analysis, *(f"{k} {e.words(k)}" for k in levels)), []).append(e)
+    rows = []
+    for (analysis, *_), group in seen.items():
+        first = group[0]
+        words = [f"{span(first.fields[k])} {text(counted(k[2:]))}" for k in _levels(first)]
+        rows.append([text(analysis), ", ".join(text(e.key) for e in group), ", ".join(words)])
+    caption = "How many of what each analysis saw, at every level."
+    return [table("tbl-counts", caption, ["Analysis", "Estimates", "n"], rows, [10, 45, 45])] if rows else []
+
+
+def _levels(e: EstimateRow) -> list[str]:
+    return [k for k in e.fields if k.startswith("n.") and k not in ("n.units", "n.groups")]
 
 
 def diagnostics(results: Results) -> str:

@@ -46,7 +46,7 @@ def main_units(results: Results, h: str) -> str:
     """Return how many units the interval counts; n at every level where the results do not say which."""
     unit = str(results.raw(f"{h}.unit") or "")
     for key in ("units", unit, f"{unit}s"):
-        if unit and (value := results.get(f"{h}.n.{key}")) is not None:
+        if unit and " " not in unit and (value := results.get(f"{h}.n.{key}")) is not None:
             return f"{span(value)} {text(plural(unit))}"
     return units(results, h)
 

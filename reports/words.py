@@ -51,7 +51,7 @@ def counted(level: str, unit: str = "") -> str:
     ('model × prompt cells', 'prompts drawn or left out', 'categories drawn or left out', 'runs')
     """
     if level == "units":
-        return f"{plural(unit)} drawn or left out" if unit else "units of resampling"
+        return f"{plural(unit)} drawn or left out" if unit and " " not in unit else "units of resampling"
     return level.replace(":", " × ") + " cells" if ":" in level else COUNTED.get(level, level)
 
 

@@ -49,7 +49,8 @@ def add_definitions(rows: Rows, plan: Mapping[str, Any]) -> None:
             ("formula", entry.formula),
             ("options", canonical_json(_jsonable(used)).decode() if used else ""),
         ):
-            rows.note(f"definition.{entry.id}.{field}", value, metric=entry.id)
+            shown = _in_words(used) if field == "options" else None
+            rows.note(f"definition.{entry.id}.{field}", value, shown, metric=entry.id)
     for spec in {a["method"]: a for a in analyses}.values():
         method = METHODS.get(spec["method"])
         for field, value in (
@@ -59,7 +60,8 @@ def add_definitions(rows: Rows, plan: Mapping[str, Any]) -> None:
             ("formula", ""),
             ("options", canonical_json(spec["options"]).decode() if spec["options"] else ""),
         ):
-            rows.note(f"definition.{method.id}.{field}", value, method_id=method.id)
+            shown = _in_words(spec["options"]) if field == "options" else None
+            rows.note(f"definition.{method.id}.{field}", value, shown, method_id=method.id)
 
 
 def event_words(entry: Mapping[str, Any]) -> str:
@@ -121,6 +123,14 @@ def _extraction(text: str) -> dict[str, set[str]]:
             if isinstance(record, dict) and name in record:
                 found.setdefault(name, set()).add(str(record[name]))
     return found
+
+
+def _in_words(options: Mapping[str, Any]) -> str:
+    """Return options as ``name: value, name: value``, which a table can break over lines."""
+    shown = {
+        k: v if isinstance(v, str) else canonical_json(_jsonable(v)).decode() for k, v in options.items()
+    }
+    return ", ".join(f"{k}: {v}" for k, v in shown.items())
 
 
 def _jsonable(value: Any) -> Any:

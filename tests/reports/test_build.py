@@ -74,7 +74,7 @@ def test_the_sections_stand_in_the_order_an_auditor_reads(tree: dict[str, Any]) 
 def test_every_table_is_a_table_to_pandoc_and_every_cell_is_traced(tree: dict[str, Any]) -> None:
     tables = _tables(tree)
     assert set(REQUIRED_TABLES) <= set(tables) and "" not in tables
-    assert len(tables) == 17
+    assert len(tables) == 18
     assert len(walk(tree["blocks"], "Figure")) == len(walk(tree["blocks"], "Image")) == 2
     header, *rows = tables["tbl-decisions"]
     assert header == [
