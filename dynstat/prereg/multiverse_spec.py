@@ -59,6 +59,26 @@ class Dimension:
         """The option that stands in the plan."""
         return self.options[0]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The options as printed; of mappings, such as whole outcomes, only what tells them apart."""
+        plain = tuple(label(v) for v in self.options)
+        if not all(isinstance(v, Mapping) for v in self.options):
+            return plain
+        values: dict[str, set[str]] = {}
+        for option in self.options:
+            for key, value in option.items():
+                values.setdefault(key, set()).add(_key(value))
+        short = tuple(
+            ", ".join(f"{k} {label(v)}" for k, v in option.items() if len(values[k]) > 1)
+            for option in self.options
+        )
+        return short if len(set(short)) == len(short) and all(short) else plain
+
+    def label(self, option: Any) -> str:
+        """Return one option as it is printed."""
+        return self.labels[[_key(v) for v in self.options].index(_key(option))]
+
 
 @dataclass(frozen=True)
 class Universe:
@@ -105,9 +125,11 @@ class Declared:
         """Return the expanded plan with the choices of one universe written in."""
         out = json.loads(json.dumps(plan))
         for d in self.dimensions:
-            for place in d.places:
-                holder, key = _holder(out, place)
-                holder[key] = universe.choices[d.name]
+            # The registered option stands there already; a whole outcome must not undo what lies inside it.
+            if _key(universe.choices[d.name]) != _key(d.registered):
+                for place in d.places:
+                    holder, key = _holder(out, place)
+                    holder[key] = universe.choices[d.name]
         return dict(out)
 
 
@@ -160,14 +182,12 @@ def dimensions_of(plan: Mapping[str, Any], hypothesis: str) -> tuple[Dimension, 
         out.append(Dimension(str(name), places, given["type"], tuple(options), str(given.get("reason", ""))))
     if not out:
         raise _wrong(hypothesis, "a multiverse needs a dimension")
-    seen: dict[str, str] = {}
-    for d in out:
-        for place in d.places:
-            if place in seen:
-                raise _wrong(
-                    f"{hypothesis}.dimensions.{d.name}", f"{seen[place]} varies the same place", found=place
-                )
-            seen[place] = d.name
+    for one, other in itertools.combinations(out, 2):
+        apart = "non_equivalent" in (one.type, other.type)  # these two never vary together
+        for a, b in itertools.product(one.places, other.places):
+            if a == b or (not apart and (a.startswith(b + "/") or b.startswith(a + "/"))):
+                at = f"{hypothesis}.dimensions.{other.name}"
+                raise _wrong(at, f"{one.name} varies the same place", found=b)
     return tuple(out)
 
 

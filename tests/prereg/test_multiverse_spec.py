@@ -159,6 +159,7 @@ def test_the_number_of_universes_is_that_of_the_products(kinds):
         ({"estimate": SCALE}, {}, "column of the table"),
         ({"a b": SCALE}, {}, "a name is letters"),
         ({"d": SCALE, "e": dimension("/analyses/S1/outcome/scale", ["raw"])}, {}, "varies the same place"),
+        ({"d": SCALE, "e": dimension("outcome", [{"metric": "cv@1"}])}, {}, "varies the same place"),
         ({}, {}, "needs a dimension"),
         ({"d": SCALE}, {"constraints": [{"leave_out": {"d": "log"}}]}, "leaves out the registered"),
         ({"d": SCALE}, {"constraints": [{"leave_out": {"x": "log"}}]}, "no such dimension"),
