@@ -140,4 +140,5 @@ def _section(title: str, label: str, *blocks: str) -> str:
 
 
 def _wide(block: str) -> str:
-    return block and f":::: {{.column-page .ds-wide}}\n\n{block}\n\n::::"
+    # It scrolls on a narrow screen, which a keyboard must be able to reach.
+    return block and f':::: {{.column-page .ds-wide tabindex="0"}}\n\n{block}\n\n::::'

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from .markup import MISSING, NBSP, bullets, callout, ds, field, span, table, text
 from .results import EstimateRow, Results
 from .words import counted
 
+_MOST_KEYS = 8
 _MC_ERROR = ("monte_carlo_se", "mc_se", "p_se", "mc_error")
 
 
@@ -58,7 +61,7 @@ def methods(results: Results) -> str:
             [
                 text(analysis),
                 text(method),
-                ", ".join(text(e.key) for e in group),
+                keys(group),
                 field(first, "interval"),
                 field(first, "unit"),
                 counts or MISSING,
@@ -75,6 +78,14 @@ def methods(results: Results) -> str:
     return "\n\n".join([executed, *_counts(results)])
 
 
+def keys(group: list[EstimateRow]) -> str:
+    """Return the keys of estimates; where they are many, what they begin with and how many begin so."""
+    if len(group) <= _MOST_KEYS:
+        return ", ".join(text(e.key) for e in group)
+    heads = Counter(e.key.partition(".")[0] for e in group)
+    return ", ".join(f"{text(head)}.… ({n})" if n > 1 else text(head) for head, n in heads.items())
+
+
 def _counts(results: Results) -> list[str]:
     """Return the table of n at every level, a row for each different set of counts of an analysis."""
     seen: dict[tuple[str, ...], list[EstimateRow]] = {}
@@ -85,7 +96,7 @@ def _counts(results: Results) -> list[str]:
     for (analysis, *_), group in seen.items():
         first = group[0]
         words = [f"{span(first.fields[k])} {text(counted(k[2:]))}" for k in _levels(first)]
-        rows.append([text(analysis), ", ".join(text(e.key) for e in group), ", ".join(words)])
+        rows.append([text(analysis), keys(group), ", ".join(words)])
     caption = "How many of what each analysis saw, at every level."
     return [table("tbl-counts", caption, ["Analysis", "Estimates", "n"], rows, [10, 45, 45])] if rows else []
 
