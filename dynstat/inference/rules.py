@@ -142,9 +142,9 @@ class Rule:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The ends of what decides: the range, or plus and minus the SESOI."""
+        """The ends of what decides: the range of ``in_range``, else plus and minus the SESOI."""
         d = self.sesoi or 0.0
-        return self.range or (-d, d)
+        return self.range if self.kind == "in_range" and self.range else (-d, d)
 
     def p_values(self, given: PivotLike) -> tuple[float, float]:
         """Return the p-values of support and of rejection.
