@@ -28,22 +28,22 @@ def new(folder: Path = typer.Argument(..., help="Folder to make; its name become
 
 @app.command("check")
 def check(study: str = _STUDY) -> None:
-    """Check a plan: keys, methods, options, rules, prompts; lists every problem with its line."""
-    from ..prereg.check import check_study
+    """Check a plan: keys, methods, rules, outcomes that can occur, resolution, prompts; arithmetic only."""
+    from ..prereg.check import check_study, in_words
 
     found = check_study(study)
-    emit(
-        found,
-        "\n".join(
-            [
-                f"{found['id']}: the plan is valid (sha256 {found['sha256'][:12]})",
-                f"  {found['m']} hypotheses ({', '.join(found['hypotheses'])}), alpha {found['alpha']:g}: "
-                f"each of the {2 * found['m']} tests at {found['level']:.4g}",
-                f"  {found['prompts']['n']} prompts (split {found['prompts']['split']}), "
-                f"{found['pilot']['n']} pilot prompts, disjoint",
-            ]
-        ),
-    )
+    emit(found, in_words(found))
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of a plan, with which editors complete and check it while it is written."""
+    import json
+
+    from ..prereg.schema import plan_schema
+
+    found = plan_schema()
+    emit(found, json.dumps(found, indent=2, ensure_ascii=False))
 
 
 @app.command("show")
@@ -56,4 +56,6 @@ def show(target: str = typer.Argument(..., help="A study, a plan.yaml, or one lo
 
 
 app.command("lock")(locks.lock)
+app.command("amend")(locks.amend)
 app.command("verify")(locks.verify)
+app.command("proof")(locks.proof)

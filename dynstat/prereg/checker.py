@@ -118,7 +118,7 @@ class Checker:
 
     def choice(self, value: Any, at: Pointer, allowed: Collection[str]) -> str:
         """Return one of the allowed words."""
-        if value not in allowed or not isinstance(value, str):
+        if not isinstance(value, str) or value not in allowed:
             hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
             self.problem(at, f"{value!r} is not one of {', '.join(allowed)}{hint}")
             return next(iter(allowed))

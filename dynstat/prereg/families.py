@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..inference.multiplicity import CORRECTIONS
+from ..inference.multiplicity import CORRECTIONS, family_problems
 from .checker import Checker, Pointer, did_you_mean
 
 
@@ -53,13 +53,6 @@ def check_families(c: Checker, families: Mapping[str, Any], hypotheses: Mapping[
         if after is not None and (after == key or after not in families):
             others = [k for k in families if k != key]
             c.problem((*at, "after"), f"no other family {after!r} is declared{did_you_mean(after, others)}")
-    simple = len(families) == 1 and all(f["correction"] == "bonferroni" for f in families.values())
-    if (
-        not simple
-        and c.faultless(("families",))
-        and all(claim["family"] in families for claim in hypotheses.values())
-    ):
-        from ..inference.multiplicity import family_problems
-
+    if c.faultless(("families",)) and all(claim["family"] in families for claim in hypotheses.values()):
         for key, text in family_problems(families, hypotheses):
             c.problem(("families", key), text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..inference.rules import DIRECTED, NEEDS_SESOI, RULES
+from ..inference.rules import DIRECTED, NEEDS_SESOI, RULES, unfit
 from .analyses import check_quantity
 from .checker import Checker, Pointer, did_you_mean
 
@@ -23,6 +23,7 @@ def expand_hypothesis(
     A hypothesis with one rule is written flat and becomes one part. ``power`` (of the hypothesis) and
     ``expected`` (of a part) stand in what is returned only where they are given.
     """
+    known = value.get("by_construction") if isinstance(value, dict) else None
     joins = [k for k in ("all", "any") if isinstance(value, dict) and k in value]
     if joins:
         spec = c.mapping(value, at, (*_COMMON, *joins), _OPTIONAL)
@@ -30,19 +31,21 @@ def expand_hypothesis(
         if len(joins) == 2:
             c.problem(at, "parts are joined by all or by any, not both")
         given = [(p, (*at, join, i)) for i, p in enumerate(c.sequence(value[join], (*at, join), 1))]
-        parts = [_part(c, c.mapping(p, here, _PART, _PART_OPTIONAL), here, analyses) for p, here in given]
+        parts = [
+            _part(c, c.mapping(p, here, _PART, _PART_OPTIONAL), here, analyses, known) for p, here in given
+        ]
     else:
         spec = c.mapping(value, at, (*_COMMON, *_PART), (*_PART_OPTIONAL, *_OPTIONAL))
-        join, parts = "all", [_part(c, spec, at, analyses)] if spec else []
+        join, parts = "all", [_part(c, spec, at, analyses, known)] if spec else []
     family = spec.get("family")
-    if family not in families:
+    if not isinstance(family, str) or family not in families:
         c.problem((*at, "family"), f"no family {family!r} is declared{did_you_mean(family, families)}")
-    out = {
+    out: dict[str, Any] = {
         "claim": c.text(spec.get("claim"), (*at, "claim")),
         "role": c.choice(spec.get("role"), (*at, "role"), ("primary", "secondary")),
-        "family": family,
+        "family": family if isinstance(family, str) else "",
         "join": join,
-        "by_construction": c.text(spec.get("by_construction") or "", (*at, "by_construction"), empty=True),
+        "by_construction": _optional(c, spec.get("by_construction"), (*at, "by_construction")),
         "parts": parts,
         "if_supported": c.text(spec.get("if_supported"), (*at, "if_supported")),
         "if_rejected": c.text(spec.get("if_rejected"), (*at, "if_rejected")),
@@ -53,7 +56,9 @@ def expand_hypothesis(
     return out
 
 
-def _part(c: Checker, spec: Mapping[str, Any], at: Pointer, analyses: Mapping[str, Any]) -> dict[str, Any]:
+def _part(
+    c: Checker, spec: Mapping[str, Any], at: Pointer, analyses: Mapping[str, Any], by_construction: Any
+) -> dict[str, Any]:
     rule = c.choice(spec.get("rule"), (*at, "rule"), tuple(RULES))
     estimand = c.mapping(spec.get("estimand"), (*at, "estimand"), ("analysis", "quantity"))
     analysis, quantity = str(estimand.get("analysis")), str(estimand.get("quantity"))
@@ -79,7 +84,7 @@ def _part(c: Checker, spec: Mapping[str, Any], at: Pointer, analyses: Mapping[st
         span = [c.number(v, (*at, "range", i)) for i, v in enumerate(ends)]
         if len(span) != 2 or not span[0] < span[1]:
             c.problem((*at, "range"), "a range is [low, high] with low < high")
-    out = {
+    out: dict[str, Any] = {
         "estimand": {"analysis": analysis, "quantity": quantity},
         "rule": rule,
         "direction": c.choice(spec["direction"], (*at, "direction"), ("greater", "less"))
@@ -90,8 +95,10 @@ def _part(c: Checker, spec: Mapping[str, Any], at: Pointer, analyses: Mapping[st
         if needed == "threshold" and "threshold" in spec
         else None,
         "sesoi": _sesoi(c, spec.get("sesoi"), (*at, "sesoi"), rule),
-        "beyond_null": c.text(spec.get("beyond_null") or "", (*at, "beyond_null"), empty=True),
+        "beyond_null": _optional(c, spec.get("beyond_null"), (*at, "beyond_null")),
     }
+    if why := unfit(rule, quantity, out["sesoi"]["scale"], str(by_construction or "")):
+        c.problem((*at, "rule"), why)
     if spec.get("expected") is not None:
         expected = c.mapping(spec["expected"], (*at, "expected"), ("value", "reason"))
         out["expected"] = {
@@ -99,6 +106,10 @@ def _part(c: Checker, spec: Mapping[str, Any], at: Pointer, analyses: Mapping[st
             "reason": c.text(expected.get("reason"), (*at, "expected", "reason")),
         }
     return out
+
+
+def _optional(c: Checker, value: Any, at: Pointer) -> str:
+    return "" if value is None else c.text(value, at, empty=True)
 
 
 def _sesoi(c: Checker, value: Any, at: Pointer, rule: str) -> dict[str, Any]:

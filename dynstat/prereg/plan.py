@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..files import canonical_hash, read_text, sha256_bytes
 from .analyses import expand_analysis, named_metrics
-from .checker import Checker, Pointer
+from .checker import Checker, Place, Pointer
 from .families import check_families, expand_family
 from .hypotheses import expand_hypothesis
 from .robustness import expand_robustness
@@ -26,7 +26,7 @@ EXCLUSION = re.compile(r"(\w+) (<|<=|>|>=|==) (-?\d+(?:\.\d+)?)")
 # First words of the keys of results.json, beside which the keys of a hypothesis stand.
 RESERVED = frozenset(
     "study plan lock data panel model estimate flow deviation notrun warning definition timeline reproduce "
-    "environment overview derived multiverse amended contingency failure family".split()
+    "environment overview derived multiverse amended contingency failure family executed".split()
 )
 RUN_VARIABLES = ("n_prompt", "n_generated", "first_end_of_text")
 
@@ -43,11 +43,14 @@ class Plan:
         Of the bytes of the file it was read from.
     where : str
         That file.
+    places : mapping of path to (line, column)
+        Where its keys stand in that file.
     """
 
     content: Mapping[str, Any]
     source_sha256: str
     where: str
+    places: Mapping[Pointer, Place] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def sha256(self) -> str:
@@ -90,7 +93,7 @@ def parse_plan(text: str, where: str = "plan.yaml") -> Plan:
     checker = Checker(text, where, places)
     content = _expand(checker, value)
     checker.raise_all()
-    return Plan(content, sha256_bytes(text.encode("utf-8")), where)
+    return Plan(content, sha256_bytes(text.encode("utf-8")), where, places)
 
 
 def _expand(c: Checker, value: Any) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_metrics_in_options_are_named():
     plan = parse_plan(SHARES).content
     assert named_metrics(plan) == ["ratio_norm@1", "run_mean@1"]
     assert plan["analyses"]["S2"]["options"]["also"][0]["of"] == "entropy"
-    free = re.sub(r" +constraints: .*\n", "", SHARES)
+    free = re.sub(r" +(constraints|layer): .*\n", "", SHARES)
     varied = free.replace(
         "pointer: outcome.scale, type: uncertain, options: [raw, log]",
         "pointer: outcome, type: uncertain, options: [{metric: gd_ratio@1}]",
@@ -223,6 +223,11 @@ def test_metrics_in_options_are_named():
         ("/analyses/S1/outcome/layer", "/hypotheses/H1/power", r"universes keep hypotheses"),
         ("leave_out: {scale: raw", "leave_out: {skale: raw", r"robustness.*no such dimension"),
         ("robustness:\n  H1", "robustness:\n  H9", r"robustness\.H9: no hypothesis 'H9'"),
+        (
+            "rule: threshold\n    direction: greater\n    threshold: 0.05\n    sesoi: {scale",
+            "rule: nonzero\n    sesoi: {value: 0.1, scale",
+            r"H1\.rule: share\.model is never negative",
+        ),
         ("pairs: [[a, b]]", "k: 2", r"analyses\.S2: structure\.pairs@1 needs the option 'pairs'"),
         ("    outcome: {metric: ratio_norm@1}\n", "", r"analyses\.S2: structure\.pairs@1 needs 'outcome'"),
         (

@@ -95,7 +95,7 @@ def plans(draw):
     return {k: plan[k] for k in keys}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(plans(), st.randoms(use_true_random=False))
 def test_three_spellings_are_one_plan(value, rng):
     first = parse_plan(json.dumps(value), "plan.json")
@@ -109,7 +109,7 @@ def test_three_spellings_are_one_plan(value, rng):
         assert found.content == first.content and found.sha256 == first.sha256, where
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(plans(), st.randoms(use_true_random=False))
 def test_every_key_has_its_place(value, rng):
     for where, text in (
