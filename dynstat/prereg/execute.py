@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..inference.decision import Decision, decide, withhold
+from ..inference.decision import Decision, decide_family
 from ..parallel import each
 from .contingencies import Analysed, Contingency, analyse
 from .deviations import Deviation
@@ -107,24 +107,17 @@ def execute(
 
 def decide_all(lock: Lock, run: Execution) -> dict[str, Decision]:
     """Decide every hypothesis of a lock in registration order; gates come first, then missing estimates."""
-    out = {}
-    for name, claim in sorted(lock.plan["hypotheses"].items(), key=lambda item: item[1]["order"]):
+    estimates: dict[str, tuple[Estimate, ...]] = {}
+    states = dict(run.states)
+    for name, claim in lock.plan["hypotheses"].items():
         wanted = [(p["estimand"]["analysis"], p["estimand"]["quantity"]) for p in claim["parts"]]
-        found = [run.estimates[a][q] for a, q in wanted if q in run.estimates.get(a, {})]
-        if name in run.states:
-            state, code, why = run.states[name]
-            out[name] = withhold(lock, name, state, code, why, found if state == "not_testable" else ())
-        elif len(found) < len(wanted):
-            lost = [
-                run.failed.get(a, f"{a} gave no {q}") for a, q in wanted if q not in run.estimates.get(a, {})
-            ]
-            failed = any(a in run.failed for a, _ in wanted)
-            out[name] = withhold(
-                lock, name, "not_run", "analysis_failed" if failed else "no_estimate", lost[0]
-            )
-        else:
-            out[name] = decide(lock, name, found)
-    return out
+        estimates[name] = tuple(run.estimates[a][q] for a, q in wanted if q in run.estimates.get(a, {}))
+        lost = [(a, q) for a, q in wanted if q not in run.estimates.get(a, {})]
+        if lost and name not in states:
+            a, q = lost[0]
+            code = "analysis_failed" if any(b in run.failed for b, _ in wanted) else "no_estimate"
+            states[name] = ("not_run", code, run.failed.get(a, f"{a} gave no {q}"))
+    return decide_family(lock, estimates, states)
 
 
 def _run(spec: Mapping[str, Any], *, ds: xr.Dataset, folder: Path | None) -> Analysed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,14 @@ class Rows:
                 "groups": groups,
             }
         )
+
+    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows that another part of the house has made whole."""
+        for row in rows:
+            if row["key"] in self._keys:
+                raise ValueError(f"results key {row['key']} stands twice")
+            self._keys.add(row["key"])
+            self.rows.append(dict(row))
 
     def note(self, key: str, raw: Any, formatted: str | None = None, **groups: Any) -> None:
         """Add a value of provenance."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynstat.errors import DynstatError
-from dynstat.prereg import pointers
-from dynstat.prereg.declared import load_declared
+from dynstat.prereg import declared, pointers
+from dynstat.prereg.declared import EFFECTS, REASONS, load_declared
 from dynstat.prereg.deviations import CLASSES, classify, diff
 from dynstat.prereg.execute import execute
 from dynstat.prereg.executed import executed_record, locked_record
@@ -306,3 +308,24 @@ def test_a_run_before_its_lock_is_void(study, inputs, saved, tmp_path):
     v = values(tmp_path / "out")
     assert v["deviation.D1.field"] == "/time" and v["deviation.undeclared"] == 1
     assert not [k for k in v if k.endswith(".decision")]
+
+
+# The page ---------------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "deviations.md"
+
+
+def test_the_example_of_the_page_runs(study, locked, saved, tmp_path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    file = tmp_path / "example.yaml"
+    file.write_text(example)
+    run_study(study, saved(2.0), tmp_path / "out", deviate=file)
+    v = values(tmp_path / "out")
+    assert v["deviation.D1.id"] == "V1" and v["deviation.D1.type"] == "sensitivity"
+    assert v["amended.H1.decides"] == "registered" and v["amended.H1.decision"] == "rejected"
+
+
+def test_the_page_names_every_class_reason_and_key():
+    text = PAGE.read_text(encoding="utf-8")
+    words = {*CLASSES, *REASONS, *EFFECTS, *declared._KEYS}
+    assert not [w for w in words if f"`{w}`" not in text]
