@@ -150,6 +150,16 @@ CODES: dict[str, Entry] = {
         "method changed since the lock", _I, "The code of the study or the version of a method differs."
     ),
     "P309": Entry("not exploratory", _U, "Only a locked plan can make a decision."),
+    "P310": Entry(
+        "amendments do not fit",
+        _I,
+        "A lock that is amended is missing, or does not differ from its amendment as that says.",
+    ),
+    "P311": Entry(
+        "proof does not fit the lock",
+        _I,
+        "A proof beside a lock was edited or is missing, or a time stamp is of another file.",
+    ),
     # statistics
     "S401": Entry("formula is not valid", _U, "The offending token is marked."),
     "S402": Entry("model cannot be fitted", _C, "The design is confounded or has too few levels."),

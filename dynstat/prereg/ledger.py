@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,7 @@ def _held(path: Path) -> Iterator[None]:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            made = not path.exists()
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError as e:
             raise DynstatError("F002", f"cannot open {path.name}: {e.strerror}", where=str(path)) from e
@@ -209,10 +210,20 @@ def _held(path: Path) -> Iterator[None]:
             _lock(handle)
             # Replaced while waiting: what is held is no longer the ledger.
             if path.exists() and os.path.samestat(os.fstat(handle), os.stat(path)):
-                yield
+                try:
+                    yield
+                finally:
+                    if made and not os.fstat(handle).st_size:
+                        _remove(path)
                 return
         finally:
             os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    """Take an empty file away that was made to be held, before who waits for it gets it."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _lock(handle: int) -> None:

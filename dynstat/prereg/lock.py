@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,16 @@ from typing import Any
 from ..errors import DynstatError
 from ..files import atomic_path, canonical_hash, read_text
 from ..registry import METHODS, METRICS
+from .analyses import named_metrics
 from .check import check_study
-from .ledger import append_entry, read_ledger, utc_now
+from .edits import shown, what_was_edited
+from .evidence import EVIDENCE, evidence, git_state
+from .fingerprint import fingerprint
+from .ledger import Book, open_ledger, utc_now
 from .plan import ACCESS_LEVELS, Plan, load_plan
 from .study import code_hashes, find_study, is_installed, register_methods
+
+__all__ = ["EVIDENCE", "Lock", "evidence", "find_locks", "load_lock", "lock_study", "make_lock"]
 
 SCHEMA = "lock/1"
 SUFFIX = ".lock.json"
@@ -26,7 +31,6 @@ _FIELDS = {
     "name",
     "plan",
     "plan_sha256",
-    "plan_source_sha256",
     "methods",
     "metrics",
     "code",
@@ -39,6 +43,8 @@ _FIELDS = {
     "evidence",
     "sha256",
 }
+# `plan_source_sha256` stands in the ledger now, so that the spelling of a plan does not move its lock's hash.
+_OPTIONAL = {"plan_source_sha256", "parent", "amends", "ledger"}
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,14 @@ class Lock:
     def verify(self) -> None:
         """Check the content against its hashes; raise P302 where they differ."""
         found = set(self.content)
-        if found != _FIELDS or self.content["dynstat"] != SCHEMA:
-            odd = ", ".join(sorted(found ^ _FIELDS)) or f"schema {self.content.get('dynstat')!r}"
-            raise _edited(f"fields added or missing: {odd}")
+        odd = [f"/{k} is missing" for k in sorted(_FIELDS - found)]
+        odd += [f"/{k} is not a field of a lock" for k in sorted(found - _FIELDS - _OPTIONAL, key=str)]
+        if ("parent" in found) != ("amends" in found):
+            odd.append("/parent and /amends stand together or not at all")
+        if not odd and self.content["dynstat"] != SCHEMA:
+            odd = [f"/dynstat is {self.content['dynstat']!r}, not {SCHEMA!r}"]
+        if odd:
+            raise _edited("; ".join(odd))
         body = {k: v for k, v in self.content.items() if k != "sha256"}
         for name, part, stated in (
             ("plan", self.plan, self.content["plan_sha256"]),
@@ -96,6 +107,11 @@ class Lock:
         """Name of the panel it was made for."""
         return str(self.content["name"])
 
+    @property
+    def parent(self) -> str | None:
+        """SHA-256 of the lock that it amends."""
+        return str(self.content["parent"]) if "parent" in self.content else None
+
 
 def _edited(found: str) -> DynstatError:
     return DynstatError(
@@ -123,8 +139,9 @@ def load_lock(path: str | Path) -> Lock:
         F001, F003 (file); P302 where it was edited.
     """
     path = Path(path)
+    value: Any = None
     try:
-        value = json.loads(read_text(path), parse_constant=_no_constant)
+        value = json.loads(read_text(path), parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
         if not isinstance(value, dict):
             raise _edited("not a mapping")
         return Lock(value)
@@ -138,8 +155,18 @@ def load_lock(path: str | Path) -> Lock:
         ) from None
     except DynstatError as e:
         e.where = e.where or str(path)
+        if e.code == "P302" and isinstance(value, dict):
+            e.problems = tuple(shown(what_was_edited(value, path)))
         e.args = (str(e),)
         raise
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        keys = [k for k, _ in pairs]
+        raise _edited(f"key {next(k for k in keys if keys.count(k) > 1)!r} stands twice in one mapping")
+    return out
 
 
 def _no_constant(name: str) -> Any:
@@ -160,6 +187,8 @@ def make_lock(
     access: Mapping[str, str] | None = None,
     self_asserted: bool = False,
     time: str | None = None,
+    git: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Lock:
     """Make a lock from a plan and the inputs of a panel, without writing it.
 
@@ -176,6 +205,12 @@ def make_lock(
         ``level`` and ``note``; the plan's where not given.
     self_asserted : bool
         Force evidence level L0, as for a lock made beside data that exist already.
+    time : str, optional
+        UTC, now where not given.
+    git : mapping, optional
+        ``commit`` and ``dirty`` of the tree, as it was before anything was written; now where not given.
+    more : mapping, optional
+        Optional fields: ``parent`` and ``amends`` of an amendment, ``ledger``.
 
     Raises
     ------
@@ -195,24 +230,24 @@ def make_lock(
             mend="lock a panel that reads the registered split; pilots are run without a lock",
         )
     analyses = [*plan.content["analyses"].values(), *plan.content["exploratory"].values()]
-    git = git_state(folder)
+    state = dict(git or git_state(folder))
     body: dict[str, Any] = {
         "dynstat": SCHEMA,
         "study": plan.id,
         "name": name,
         "plan": plan.content,
         "plan_sha256": plan.sha256,
-        "plan_source_sha256": plan.source_sha256,
         "methods": sorted({a["method"] for a in analyses}),
-        "metrics": sorted({a["outcome"]["metric"] for a in analyses if a["outcome"]}),
+        "metrics": named_metrics(plan.content),
         "code": code_hashes(folder),
         "dynstat_version": __version__,
         "time": time or utc_now(),
-        "git": git,
+        "git": state,
         "inputs": dict(inputs),
         "inputs_sha256": canonical_hash(dict(inputs)),
         "access": dict(access or plan.content["registration"]["access"]),
-        "evidence": "L1" if git["commit"] and not git["dirty"] and not self_asserted else "L0",
+        "evidence": "L1" if state["commit"] and not state["dirty"] and not self_asserted else "L0",
+        **(more or {}),
     }
     # Through JSON once: what is hashed is what will be read back.
     body = json.loads(json.dumps(body))
@@ -232,6 +267,27 @@ def lock_study(study: str | Path, name: str, inputs: Mapping[str, Any], *, time:
         read-only; P301 also where the panel reads other prompts than the plan's, or pilot and registered
         prompts overlap; P306.
     """
+    folder, target = lock_target(study, name)
+    plan = load_plan(folder)
+    git = git_state(folder)
+    with open_ledger(folder / "ledger.jsonl") as book:
+        refuse_overwriting(target)
+        access = raised_access(plan, book.entries, canonical_hash(dict(inputs)))
+        more = state_of_ledger(book)
+        lock = make_lock(plan, name, inputs, folder=folder, access=access, time=time, git=git, more=more)
+        check_prompts(plan, folder, inputs)
+        write_lock(lock, plan, target, book)
+    return target
+
+
+def lock_target(study: str | Path, name: str) -> tuple[Path, Path]:
+    """Return the folder of a study and the file of a new lock of that name; refuse what cannot be written.
+
+    Raises
+    ------
+    DynstatError
+        F001; F002 in an installed package; S404 (name); P305 where it exists.
+    """
     folder = find_study(study)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise DynstatError("S404", "a lock's name is small letters, digits, _ and -", found=name)
@@ -243,6 +299,12 @@ def lock_study(study: str | Path, name: str, inputs: Mapping[str, Any], *, time:
             mend="copy the study's folder and lock the copy",
         )
     target = folder / f"{name}{SUFFIX}"
+    refuse_overwriting(target)
+    return folder, target
+
+
+def refuse_overwriting(target: Path) -> None:
+    """Raise P305 where a lock exists."""
     if target.exists():
         raise DynstatError(
             "P305",
@@ -250,10 +312,10 @@ def lock_study(study: str | Path, name: str, inputs: Mapping[str, Any], *, time:
             where=str(target),
             mend="locks are kept side by side: choose another name",
         )
-    plan = load_plan(folder)
-    ledger = folder / "ledger.jsonl"
-    access = _raised(plan, read_ledger(ledger), canonical_hash(dict(inputs)))
-    lock = make_lock(plan, name, inputs, folder=folder, access=access, time=time)
+
+
+def check_prompts(plan: Plan, folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Check that a panel reads the prompt file of the plan, and that its pilot is apart; raise P301."""
     prompts = check_study(folder)["prompts"]
     if inputs["prompts"]["sha256"] != prompts["sha256"]:
         raise DynstatError(
@@ -264,6 +326,17 @@ def lock_study(study: str | Path, name: str, inputs: Mapping[str, Any], *, time:
             expected=f"sha256 {prompts['sha256'][:12]} ({prompts['file']})",
             mend="name one file in both",
         )
+
+
+def state_of_ledger(book: Book) -> dict[str, Any]:
+    """Return what a lock says of the ledger before it, so that the two hold each other."""
+    if not book.entries:
+        return {}
+    return {"ledger": {"n": len(book.entries), "sha256": book.entries[-1]["sha256"]}}
+
+
+def write_lock(lock: Lock, plan: Plan, target: Path, book: Book) -> None:
+    """Write a lock, once the ledger that is held has its entry."""
     with atomic_path(target) as temporary:
         temporary.write_text(
             json.dumps(lock.content, indent=2, ensure_ascii=False, sort_keys=True) + "\n",
@@ -271,31 +344,36 @@ def lock_study(study: str | Path, name: str, inputs: Mapping[str, Any], *, time:
             newline="\n",
         )
         # Before the rename: a lock that no ledger knows must not come to lie there.
-        append_entry(
-            ledger,
+        book.append(
             "lock",
             {
                 "study": plan.id,
-                "name": name,
+                "name": lock.name,
                 "lock_sha256": lock.sha256,
                 "plan_sha256": plan.sha256,
+                "plan_source_sha256": plan.source_sha256,
                 "inputs_sha256": lock.inputs_sha256,
-                "access": access["level"],
+                "access": lock.content["access"]["level"],
+                "places": fingerprint(lock.content),
             },
             time=lock.content["time"],
         )
-    return target
 
 
-def _raised(plan: Plan, entries: list[dict[str, Any]], inputs_sha256: str) -> dict[str, str]:
+def raised_access(
+    plan: Plan, entries: list[dict[str, Any]], inputs_sha256: str, least: str = "none"
+) -> dict[str, str]:
+    """Return the plan's access level, raised to what the ledger recorded for these inputs, and to `least`."""
     stated = dict(plan.content["registration"]["access"])
     seen = [e["level"] for e in entries if e["event"] == "access" and e.get("inputs_sha256") == inputs_sha256]
-    highest = max([stated["level"], *seen], key=ACCESS_LEVELS.index)
+    highest = max([stated["level"], least, *seen], key=ACCESS_LEVELS.index)
     if highest != stated["level"]:
+        why = "the ledger records an earlier access to data of these inputs"
+        if highest not in seen:
+            why = "the lock that it amends"
         stated = {
             "level": highest,
-            "note": f"{stated['note']} (raised from {stated['level']}: the ledger records "
-            "an earlier access to data of these inputs)",
+            "note": f"{stated['note']} (raised from {stated['level']}: {why})",
         }
     return stated
 
@@ -331,28 +409,3 @@ def check_executable(lock: Lock, folder: Path) -> None:
             expected=f"the files and methods of dynstat {lock.content['dynstat_version']}",
             mend="check out the lock's commit, or lock the changed study under another name",
         )
-
-
-def git_state(folder: Path) -> dict[str, Any]:
-    """Return commit and dirty flag of the repository around a folder; both None where there is none."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    status = _git(folder, "status", "--porcelain")
-    if commit is None or status is None:
-        return {"commit": None, "dirty": None}
-    return {"commit": commit.strip(), "dirty": bool(status.strip())}
-
-
-def evidence(lock: Lock, path: Path) -> str:
-    """Return the evidence level of a lock where it lies: within git, L1 needs the lock itself committed."""
-    if lock.content["evidence"] != "L1" or is_installed(path.parent):
-        return str(lock.content["evidence"])
-    status = _git(path.parent, "status", "--porcelain", "--ignored", "--", path.name)
-    return "L1" if status is None or not status.strip() else "L0"
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
