@@ -263,6 +263,25 @@ def test_hostile_claims_titles_and_models_change_nothing_but_their_own_words(
     assert _seen(plain(hostile["meta"]["title"]["c"])).strip() == _seen(visible(texts[0])).strip()
 
 
+def test_no_file_is_read_and_nothing_of_it_comes_into_the_page(tmp_path: Path) -> None:
+    named = [t for t in HOSTILE if "secret" in t]
+    assert len(named) > 12 and len(set(HOSTILE)) > 100
+    for start in range(0, len(named), 6):
+        folder = tmp_path / str(start)
+        texts = (named * 2)[start : start + 6]
+        claims = dict(zip(fixture.OUTCOMES, texts, strict=True))
+        fixture.save(folder, fixture.results(claims=claims, title=texts[0]))
+        dynstat.reports.build(folder)
+        for name in ("secret.txt", "secret.tex", "secret"):
+            (folder / name).write_text("S3SAM")
+        options = ["-f", "markdown", "-s", "--embed-resources", "--citeproc", "-o", "report.html"]
+        run = subprocess.run(
+            [pypandoc.get_pandoc_path(), *options, "report.qmd"], cwd=folder, capture_output=True, check=True
+        )
+        assert "S3SAM" not in (folder / "report.html").read_text(encoding="utf-8")
+        assert "secret" not in run.stderr.decode()
+
+
 def _seen(words: str) -> str:
     return words.replace("\u00a0", " ").replace("\u2068", "").replace("\u2069", "")
 

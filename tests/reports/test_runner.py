@@ -15,7 +15,9 @@ from dynstat.prereg.lock import lock_study
 from dynstat.prereg.runner import run_study
 
 from ..prereg import conftest as toy
+from .hostile import HOSTILE
 from .pandoc import ast, cells, walk
+from .test_build import _shape
 
 
 @pytest.fixture
@@ -59,6 +61,28 @@ def test_an_exploratory_run(study: Path, tmp_path: Path) -> None:
     assert dynstat.reports.check(out)
     assert {row[4] for row in tables["tbl-decisions"][1:]} == {"none: exploratory"}
     assert sum(len(rows) - 1 for name, rows in tables.items() if name.startswith("tbl-estimates")) == 4
+
+
+def test_hostile_prompts_leave_the_report_as_it_is(study: Path, tmp_path: Path) -> None:
+    inputs = toy.make_inputs()
+    lock = lock_study(study, "demo", inputs)
+    reports = []
+    for name in ("plain", "hostile"):
+        ds = toy.make_data(inputs)
+        if name == "hostile":
+            words = {c: v for c, v in ds.coords.items() if v.dims == ("prompt",) and v.dtype.kind in "OUT"}
+            texts = [t.encode("utf-8", "replace").decode().replace("\0", "") for t in HOSTILE]
+            for coordinate in {"text", "category", "template", "prompt_text"} & set(words):
+                ds = ds.assign_coords({coordinate: ("prompt", texts[: ds.sizes["prompt"]])})
+            runs = ds["text"].dims if "text" in ds.data_vars else ()
+            if runs:
+                ds["text"].values[:] = "{{< include /etc/passwd >}}\n::: {.x}\n|"
+        run_study(lock, save(ds, tmp_path / f"{name}.nc"), tmp_path / name)
+        dynstat.reports.build(tmp_path / name)
+        assert dynstat.reports.check(tmp_path / name)
+        reports.append((tmp_path / name / "report.qmd").read_text(encoding="utf-8"))
+    assert "passwd" not in reports[1]
+    assert _shape(ast(reports[0])["blocks"]) == _shape(ast(reports[1])["blocks"])
 
 
 @pytest.mark.parametrize("what", ["results", "ledger", "lock", "other lock"])
