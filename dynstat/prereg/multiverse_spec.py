@@ -145,7 +145,7 @@ def label(value: Any) -> str:
 
 
 def dimensions_of(plan: Mapping[str, Any], hypothesis: str) -> tuple[Dimension, ...]:
-    """Return the dimensions that a plan declares for a hypothesis.
+    """Return the dimensions that a plan declares for a hypothesis, in the order of their names.
 
     Raises
     ------
@@ -158,7 +158,8 @@ def dimensions_of(plan: Mapping[str, Any], hypothesis: str) -> tuple[Dimension, 
         raise _wrong(hypothesis, "the plan declares no multiverse for this hypothesis")
     analyses = list(dict.fromkeys(p["estimand"]["analysis"] for p in plan["hypotheses"][hypothesis]["parts"]))
     out = []
-    for name, given in spec["dimensions"].items():
+    # By name: a lock keeps no order of keys, and universes have the same number under plan and lock.
+    for name, given in sorted(spec["dimensions"].items()):
         at = f"{hypothesis}.dimensions.{name}"
         if name in RESERVED:
             raise _wrong(at, "a column of the table of universes has this name; choose another")

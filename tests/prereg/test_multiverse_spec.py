@@ -59,6 +59,12 @@ def test_equivalent_are_crossed_uncertain_kept_apart_and_the_rest_stand_beside()
     assert len({tuple(sorted(u.choices.items())) for u in found.universes}) == 14
 
 
+def test_the_order_in_which_a_plan_is_written_numbers_nothing():
+    dims = {"scale": SCALE, "alignment": ALIGNMENT, "tokens": TOKENS, "unit": UNIT}
+    found = [universes_of(plan_with(dict(d)), "H1") for d in (dims.items(), reversed(dims.items()))]
+    assert found[0] == found[1]
+
+
 def test_a_universe_changes_its_places_and_nothing_else():
     plan = plan_with({"scale": SCALE, "tokens": TOKENS}, parts=("S1", "S2"))
     declared = universes_of(plan, "H1")
