@@ -46,7 +46,8 @@ def recompute(folder: Path, data: Path, tolerance: float = TOLERANCE) -> tuple[l
     source = found(results, data)
     with tempfile.TemporaryDirectory(prefix="dynstat-recompute-") as temporary:
         again = Path(temporary) / "out"
-        run_study(target, source, again)
+        declared = folder / "deviations.yaml"
+        run_study(target, source, again, deviate=declared if declared.is_file() else None)
         problems, n = differences(results, load(again), tolerance)
     return problems, (
         f"results.json: {n:,} values recomputed from {source.name}, numbers within {tolerance:g} (relative), "

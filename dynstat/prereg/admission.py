@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DynstatError
 from ..files import canonical_hash, write_atomic
+from .chains import chain_of, find_fitting
 from .declared import FILE, Declared, amended_plan, fingerprint, load_declared
 from .ledger import append_entry, read_ledger
-from .lock import SUFFIX, Lock, check_executable, find_locks, load_lock
+from .lock import SUFFIX, Lock, check_executable, load_lock
 from .plan import load_plan
 from .study import code_hashes, find_study, is_installed, register_methods
 
@@ -40,6 +41,8 @@ class Admitted:
     inputs : mapping or None
         What the data say they were made from.
     inputs_sha256, content_sha256 : str
+    chain : sequence of Lock
+        From the first registration to this lock, each amended by the next; empty where there is none.
     declared : sequence of Declared
     void : str
         What differs from the lock, where it is declared and leaves nothing that could decide; else "".
@@ -55,6 +58,7 @@ class Admitted:
     inputs: Mapping[str, Any] | None
     inputs_sha256: str
     content_sha256: str
+    chain: Sequence[Lock]
     declared: Sequence[Declared]
     void: str
 
@@ -82,7 +86,7 @@ def admit(study: str | Path, data: str | Path, deviate: str | Path | None = None
     inputs = _inputs(ds)
     inputs_sha256 = canonical_hash(inputs) if inputs is not None else ""
     if lock is None:
-        lock, lock_path = _fitting(folder, inputs_sha256)
+        lock, lock_path = find_fitting(folder, inputs_sha256)
     elif lock.inputs_sha256 != inputs_sha256:
         raise DynstatError(
             "P303",
@@ -94,6 +98,7 @@ def admit(study: str | Path, data: str | Path, deviate: str | Path | None = None
         )
     declared = load_declared(folder / FILE, Path(deviate) if deviate else None)
     void = ""
+    chain: Sequence[Lock] = ()
     if lock is None:
         plan = load_plan(folder)
         content, plan_sha256, bound = plan.content, plan.sha256, plan.sha256
@@ -101,6 +106,7 @@ def admit(study: str | Path, data: str | Path, deviate: str | Path | None = None
         assert inputs is not None
         void = _check_code(lock, folder, declared)
         _check_known(lock, folder)
+        chain = chain_of(folder, lock)
         _check_identity(ds, inputs)
         amended_plan(lock.plan, declared)  # what cannot be run beside is told before anything is written
         content, plan_sha256, bound = lock.plan, str(lock.content["plan_sha256"]), lock.sha256
@@ -115,6 +121,7 @@ def admit(study: str | Path, data: str | Path, deviate: str | Path | None = None
         inputs,
         inputs_sha256,
         dynstat.content_hash(ds),
+        chain,
         declared,
         void,
     )
@@ -153,20 +160,6 @@ def _inputs(ds: xr.Dataset) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         value = None
     return value if isinstance(value, dict) else None
-
-
-def _fitting(folder: Path, inputs_sha256: str) -> tuple[Lock | None, Path | None]:
-    fits = [(lock, p) for p, lock in find_locks(folder) if lock.inputs_sha256 == inputs_sha256]
-    if len(fits) > 1:
-        raise DynstatError(
-            "S404",
-            "several locks fit the data",
-            where=str(folder),
-            found=", ".join(p.name for _, p in fits),
-            expected="one",
-            mend="name the lock: `dynstat run PATH/NAME.lock.json ...`",
-        )
-    return fits[0] if fits else (None, None)
 
 
 def _difference(registered: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:

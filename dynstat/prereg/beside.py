@@ -88,7 +88,12 @@ class Beside:
 
 
 def rerun(
-    plan: Mapping[str, Any], base: Mapping[str, Any], run: Execution, ds: xr.Dataset, folder: Path
+    plan: Mapping[str, Any],
+    base: Mapping[str, Any],
+    run: Execution,
+    ds: xr.Dataset,
+    folder: Path,
+    without: Mapping[str, str] | None = None,
 ) -> Execution:
     """Run another version of a plan; analyses that are equal in both are not run again.
 
@@ -96,13 +101,18 @@ def rerun(
     ----------
     plan, base : mapping
         The other version, and the one that `run` came of.
+    without : mapping of analysis to str, optional
+        Those that cannot be run, and why.
     """
+    lost = dict(without or {})
     same = {
         name
         for name, spec in plan["analyses"].items()
-        if plan["data"] == base["data"] and base["analyses"].get(name) == spec
+        if plan["data"] == base["data"] and base["analyses"].get(name) == spec and name not in lost
     }
-    out = execute({**plan, "exploratory": {}}, ds, folder=folder, only=frozenset(plan["analyses"]) - same)
+    wanted = frozenset(plan["analyses"]) - same - frozenset(lost)
+    out = execute({**plan, "exploratory": {}}, ds, folder=folder, only=wanted)
+    out.failed |= lost
     out.estimates |= {name: run.estimates[name] for name in same if name in run.estimates}
     out.failed |= {name: run.failed[name] for name in same if name in run.failed}
     return out

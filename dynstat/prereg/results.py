@@ -15,7 +15,7 @@ from .overview import add_overview
 from .plan_words import add_plan
 from .provenance import add_definitions, add_environment, event_words, reproduction
 from .rows import Rows, is_scalar
-from .run_rows import add_beside, add_contingencies, add_deviations, add_failures
+from .run_rows import add_beside, add_contingencies, add_deviations, add_executed, add_failures
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..inference.decision import Decision
     from ..inference.estimate import Estimate
     from .beside import Beside
+    from .chains import Registration
     from .execute import Execution
     from .lock import Lock
 
@@ -50,6 +51,8 @@ def write_results(
     stamp: str,
     void: str = "",
     beside: Sequence[Beside] = (),
+    registrations: Mapping[str, Registration] | None = None,
+    more: Sequence[Mapping[str, Any]] = (),
     plan_sha256: str,
     content_sha256: str,
     data_name: str,
@@ -64,6 +67,10 @@ def write_results(
     _models(rows, ds)
     for name, claim in sorted(plan["hypotheses"].items(), key=lambda item: item[1]["order"]):
         _hypothesis(rows, name, claim, plan, run, decisions.get(name))
+        if registrations:
+            for field in ("time", "access", "amended"):
+                value = getattr(registrations[name], field)
+                rows.note(f"{name}.registration.{field}", value, hypothesis=name, order=claim["order"])
     add_plan(rows, plan)
     for analysis in sorted(run.estimates):
         for key, estimate in run.estimates[analysis].items():
@@ -71,10 +78,12 @@ def write_results(
     for step, (label, model, count) in enumerate(run.flow, start=1):
         groups: dict[str, Any] = {"step": step, "label": label} | ({"model": model} if model else {})
         rows.note(f"flow.{step}", count, **groups)
+    add_executed(rows, run)
     add_deviations(rows, run.deviations)
     add_contingencies(rows, run)
     add_failures(rows, run, ledger)
     add_beside(rows, beside, {h: c["order"] for h, c in plan["hypotheses"].items()})
+    rows.extend(more)
     add_overview(rows, plan, ds)
     add_definitions(rows, plan)
     for i, entry in enumerate(ledger, start=1):
@@ -119,6 +128,8 @@ def _study(
     rows.note("lock.access", c["access"]["level"])
     rows.note("lock.access_note", c["access"]["note"])
     rows.note("lock.panel", lock.name)
+    if lock.parent is not None:
+        rows.note("lock.parent", lock.parent)
     rows.note("lock.dynstat_version", c["dynstat_version"])
     rows.note("lock.inputs_sha256", lock.inputs_sha256)
 
@@ -207,7 +218,13 @@ def _hypothesis(
         if decision.p_support is not None:
             add("p_support", decision.p_support, p_value(decision.p_support))
             add("p_reject", decision.p_reject, p_value(decision.p_reject))
+        for key in ("p_support_adjusted", "p_reject_adjusted"):
+            adjusted = getattr(decision, key)
+            if adjusted is not None:
+                add(key, adjusted, p_value(adjusted))
         add("alpha", decision.alpha, level(decision.alpha))
+        if decision.alpha_reject is not None and decision.alpha_reject != decision.alpha:
+            add("alpha_reject", decision.alpha_reject, level(decision.alpha_reject))
         add("m", decision.m)
         for i, line in enumerate(decision.criteria, start=1):
             add(f"criterion.{i}", line)

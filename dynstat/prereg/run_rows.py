@@ -40,6 +40,16 @@ def add_deviations(rows: Rows, deviations: Sequence[Deviation]) -> None:
             rows.note(f"deviation.D{i}.{name}", getattr(d, name), affects=", ".join(d.affects))
 
 
+def add_executed(rows: Rows, run: Execution) -> None:
+    """Add ``executed.S.*``: method, outcome, options and seed of every analysis that ran."""
+    for analysis, ran in sorted(run.ran.items()):
+        for name in ("method", "outcome", "options", "seed"):
+            value = ran[name]
+            if isinstance(value, Mapping):
+                value = canonical_json(dict(value)).decode()
+            rows.note(f"executed.{analysis}.{name}", value)
+
+
 def add_contingencies(rows: Rows, run: Execution) -> None:
     """Add ``contingency.n`` and ``contingency.Ck.*``: planned ones that were used."""
     rows.note("contingency.n", len(run.contingencies))
@@ -76,11 +86,15 @@ def add_failures(rows: Rows, run: Execution, ledger: Sequence[Mapping[str, Any]]
 
 def add_beside(rows: Rows, beside: Sequence[Beside], orders: Mapping[str, int]) -> None:
     """Add ``amended.H.*`` (the amended version) and ``amended.H.registered.*`` (the one first registered)."""
+    seen: dict[str, int] = {}
     for b in beside:
+        seen[b.hypothesis] = seen.get(b.hypothesis, 0) + 1
+        # A claim that was amended and deviated from as well has a second pair.
+        start = f"amended.{b.hypothesis}" + (f".{seen[b.hypothesis]}" if seen[b.hypothesis] > 1 else "")
 
-        def add(key: str, raw: Any, formatted: str | None = None, b: Beside = b) -> None:
+        def add(key: str, raw: Any, formatted: str | None = None, b: Beside = b, start: str = start) -> None:
             rows.add(
-                f"amended.{b.hypothesis}.{key}",
+                f"{start}.{key}",
                 raw,
                 formatted,
                 hypothesis=b.hypothesis,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DynstatError
-from ..files import canonical_hash, sha256_file
+from ..files import canonical_hash, sha256_file, write_atomic
 from .admission import LOCK_FILE, Admitted, admit, enter, known_of_outcomes, record_access
+from .declared import FILE
 from .declared import fingerprint as declared_fingerprint
 from .ledger import append_entry, read_ledger, utc_now
 from .run_result import ConfirmatoryResult, ExploratoryResult, RunResult
@@ -18,6 +18,7 @@ from .study import code_hashes
 
 if TYPE_CHECKING:
     from ..inference.decision import Decision
+    from .chains import Registration
     from .deviations import Deviation
     from .execute import Execution, Progress
 
@@ -76,7 +77,15 @@ def run_study(
         return _kept(admitted, out)
     try:
         return _run(
-            admitted, out, fingerprint, seen, Path(data).name, progress, jobs=jobs, scheduler=scheduler
+            admitted,
+            out,
+            fingerprint,
+            seen,
+            Path(data).name,
+            progress,
+            deviate,
+            jobs=jobs,
+            scheduler=scheduler,
         )
     except BaseException as e:
         # The disk may be what failed; the error itself is what the user must see.
@@ -101,12 +110,15 @@ def _run(
     seen: str,
     data_name: str,
     progress: Progress | None,
+    deviate: str | Path | None,
     *,
     jobs: int,
     scheduler: str,
 ) -> RunResult:
     from ..parallel import workers
+    from .amended import amended_versions
     from .beside import declared_versions
+    from .consequences import with_consequences
     from .execute import decide_all, execute
     from .results import write_results
 
@@ -121,9 +133,14 @@ def _run(
             void = void or "; ".join(d.reason for d in run.deviations if d.type == "void")
             if not void:
                 registered = decide_all(a.lock, run)
-                decisions = _with_consequences(a, registered, run.deviations)
-                beside = declared_versions(a.lock, a.declared, run.deviations, run, decisions, a.ds, a.folder)
-    stamp = "exploratory" if void else a.stamp
+                decisions = with_consequences(a.lock, registered, run.deviations)
+                beside = amended_versions(a.chain, run, decisions, a.ds, a.folder)
+                beside += declared_versions(
+                    a.lock, a.declared, run.deviations, run, decisions, a.ds, a.folder
+                )
+        stamp = "exploratory" if void else a.stamp
+        more = _multiverses(a, run, stamp, progress, jobs=1 if scheduler else jobs)
+    _keep_declaration(out, deviate)
     file = write_results(
         out,
         a.plan,
@@ -135,6 +152,8 @@ def _run(
         stamp=stamp,
         void=void,
         beside=beside,
+        registrations=_registrations(a),
+        more=more,
         plan_sha256=a.plan_sha256,
         content_sha256=a.content_sha256,
         data_name=data_name,
@@ -156,29 +175,44 @@ def _run(
     )
 
 
+def _keep_declaration(out: Path, deviate: str | Path | None) -> None:
+    """Keep a declaration from elsewhere beside the results, so that they can be computed again from OUT."""
+    copy = out / FILE
+    if deviate is not None:
+        write_atomic(copy, Path(deviate).read_bytes())
+    else:
+        copy.unlink(missing_ok=True)
+
+
+def _multiverses(
+    a: Admitted, run: Execution, stamp: str, progress: Progress | None, *, jobs: int
+) -> list[dict[str, Any]]:
+    """Return the rows of the multiverses that the plan declares."""
+    if not a.plan.get("robustness"):
+        return []
+    from .multiverse import rows, run_multiverses
+
+    found = run_multiverses(a.plan, a.ds, jobs=jobs, progress=progress, registered=run, folder=a.folder)
+    return [row for m in found.values() for row in rows(m, exploratory=stamp == "exploratory")]
+
+
 def _deviations(a: Admitted, run: Execution, seen: str, started: str) -> list[Deviation]:
+    from .amended import amendment_deviations
     from .declared import join
     from .executed import find_deviations
 
     assert a.lock is not None
     found = find_deviations(a.lock, run, a.folder, str(a.lock.content["access"]["level"]), started)
-    return join(found, a.declared, a.lock.plan, seen)
+    return [*amendment_deviations(a.chain), *join(found, a.declared, a.lock.plan, seen)]
 
 
-def _with_consequences(
-    a: Admitted, decisions: Mapping[str, Decision], deviations: list[Deviation]
-) -> dict[str, Decision]:
-    """Return the decisions, where a deviation that forbids support has turned it into inconclusive."""
-    from ..inference.decision import downgrade
+def _registrations(a: Admitted) -> dict[str, Registration]:
+    """Return when each hypothesis was registered as it is decided, where locks were amended."""
+    from .chains import registration_of
 
-    assert a.lock is not None
-    out = dict(decisions)
-    for number, d in enumerate(deviations, start=1):
-        for name in d.affects:
-            if d.forbids_support and name in out:
-                why = f"a run without deviation D{number}, registered anew on data that it has not seen"
-                out[name] = downgrade(a.lock, out[name], why)
-    return out
+    if a.lock is None or a.lock.parent is None:
+        return {}
+    return {h: registration_of(a.chain, h) for h in a.lock.plan["hypotheses"]}
 
 
 def _fingerprint(a: Admitted) -> str:
