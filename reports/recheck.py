@@ -35,7 +35,8 @@ def numbers(results: Results, shown: Iterable[Shown]) -> list[str]:
         if value is None:
             rest.append(f"{item.where}: no value has the key {item.key!r}")
             continue
-        want, got = flatten(value.formatted), flatten(item.words)
+        # The isolates that escaping adds are taken off; those of the text itself are shown in words.
+        want, got = flatten(visible(value.formatted)), flatten(item.words)
         if got == want or (item.short and len(got) >= 8 and want.startswith(got)):
             continue
         if item.key.endswith(".decision"):

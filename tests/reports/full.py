@@ -150,6 +150,7 @@ def _multiverse(r: Rows, said: dict[str, str], dimensions: dict[str, list[str]])
             r.put(f"{start}.choice.{name}", option, groups=groups)
         r.put(f"{start}.state", state, groups=groups)
         r.put(f"{start}.role", "registered" if i == 1 else "counted", groups=groups)
+        r.put(f"{start}.multiverse", 1, groups=groups)
         ran = state == "run"
         x = 0.01 * i
         for key, value in (("estimate", x), ("low", x / 2), ("high", 3 * x)):
@@ -162,5 +163,18 @@ def _multiverse(r: Rows, said: dict[str, str], dimensions: dict[str, list[str]])
     for key, raw in {"n": len(states), "run": run, "missing": 1, "errored": 1, "agree": agree}.items():
         r.put(f"multiverse.A2.{key}", raw, groups={"hypothesis": "A2"})
     r.put("multiverse.A2.share_agree", agree / run, share(agree / run), groups={"hypothesis": "A2"})
+    groups = {"hypothesis": "A2"}
+    for key, value in (("quantity", "share.category"), ("level", 0.983), ("band.1.low", 0.093)):
+        r.put(f"multiverse.A2.{key}", value, groups=groups)
+    r.put("multiverse.A2.band.1.high", 0.291, groups=groups)
+    r.put("multiverse.A2.M1.choices", "all as registered", groups=groups)
+    r.put("multiverse.A2.left_out.1", "tokens = 16", groups={**groups, "reason": said["reason"]})
+    for name, options in dimensions.items():
+        start = f"multiverse.A2.dimension.{name}"
+        rest = {"type": "equivalent", "registered": options[0], "places": "/x", "reason": said["reason"]}
+        for key, value in rest.items():
+            r.put(f"{start}.{key}", value, groups=groups)
+        for i, option in enumerate(options, 1):
+            r.put(f"{start}.option.{i}", option, groups=groups)
     for name in dimensions:
         r.put(f"multiverse.A2.variance.{name}", 0.25, ".250", groups={"hypothesis": "A2"})

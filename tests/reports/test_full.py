@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -14,7 +15,8 @@ import dynstat.reports
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_hash, sha256_file
 from dynstat.plotting.claims import ClaimRow, claims_forest, describe_claims, position
-from dynstat.reports.results import load
+from dynstat.reports.methods import keys
+from dynstat.reports.results import EstimateRow, load
 
 from . import fixture, full
 from .hostile import HOSTILE
@@ -43,7 +45,9 @@ def test_the_check_accepts_it_and_every_row_is_in_it(out: Path) -> None:
     text = (out / "report.qmd").read_text(encoding="utf-8")
     told = ("deviation.D", "amended.", "multiverse.", "contingency.", "failure.", "plan.words.")
     keys = [row["key"] for row in full.results() if row["key"].startswith(told) and row["formatted"]]
-    silent = (".declared", ".role", ".by")  # said in words
+    # Said in words, or drawn.
+    silent = (".declared", ".role", ".by", ".multiverse", ".registered", ".quantity", ".level")
+    silent += ("band.1.low", "band.1.high", "M1.choices")
     missing = [k for k in keys if f'key="{k}"' not in text and not k.endswith(silent)]
     assert [k for k in missing if not k.endswith(".state")] == []
     assert {k for k in missing if k.endswith(".state")} == {f"multiverse.A2.u{i}.state" for i in range(1, 11)}
@@ -137,25 +141,30 @@ def test_the_plan_lies_beside_the_report_under_its_own_hash(tmp_path: Path) -> N
         dynstat.reports.build(folder)
 
 
-@pytest.mark.parametrize("start", range(0, len(HOSTILE), 6))
+@pytest.fixture(scope="module")
+def clean_shape(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    words = dict.fromkeys(("reason", "severity", "validity", "why", "note", "plan"), "x")
+    rows = full.results(words=words, dimensions={f"d{i}": ["a", "b", "c"] for i in range(2)})
+    folder = fixture.save(tmp_path_factory.mktemp("clean"), rows)
+    return _shape(ast(dynstat.reports.build(folder).read_text(encoding="utf-8"))["blocks"])
+
+
+@pytest.mark.parametrize("start", range(0, len(HOSTILE), 12))
 def test_hostile_reasons_notes_plans_and_universes_stay_text(
-    start: int, tree: dict[str, Any], tmp_path: Path
+    start: int, clean_shape: Any, tmp_path: Path
 ) -> None:
-    texts = [t.encode("utf-8", "replace").decode() for t in (HOSTILE * 2)[start : start + 6]]
-    words = dict(zip(("reason", "severity", "validity", "why", "note", "plan"), texts, strict=True))
+    texts = [t.encode("utf-8", "replace").decode() for t in (HOSTILE * 2)[start : start + 12]]
+    words = dict(zip(("reason", "severity", "validity", "why", "note", "plan"), texts, strict=False))
     words = {k: v.strip() and v for k, v in words.items()}
     names = [" ".join("".join(c for c in t if c.isprintable() and c != ".").split()) for t in texts]
-    options = {f"{n or 'd'}{i}": ["a", t] for i, (n, t) in enumerate(zip(names[:2], texts, strict=False))}
+    options = {f"{n or 'd'}{i}": texts[6 + 3 * i : 9 + 3 * i] for i, n in enumerate(names[:2])}
     folder = fixture.save(tmp_path, full.results(words=words, dimensions=options))
     text = dynstat.reports.build(folder).read_text(encoding="utf-8")
     assert dynstat.reports.check(folder) and "{{<" not in text
     hostile = ast(text)
-    safe = {k: "x" for k in words}
-    clean = fixture.save(
-        tmp_path / "clean", full.results(words=safe, dimensions={f"d{i}": ["a", "b"] for i in range(2)})
-    )
-    expected = ast(dynstat.reports.build(clean).read_text(encoding="utf-8"))
-    assert _shape(hostile["blocks"]) == _shape(expected["blocks"])
+    assert _shape(hostile["blocks"]) == clean_shape
+    for figure in (folder / "figures").iterdir():
+        ElementTree.parse(figure)
     assert _seen(words["reason"].strip()) in _seen(_words(hostile)) or not texts[0].isprintable()
 
 
@@ -185,3 +194,9 @@ def test_the_forest_draws_every_part_and_its_words_say_where_each_lies() -> None
     assert "A2, log: −0.1 [−0.3, 0.2], outside what is too small to matter, 0 to 0.4; inconclusive." in words
     assert "A3, ari: no estimate; not run." in words
     assert position(ROWS[3]) == "outside the claimed range −0.1 to 0.1"
+
+
+def test_many_keys_are_counted_by_what_they_begin_with() -> None:
+    rows = [EstimateRow("X", f"state.S{i}", "", "", {}) for i in range(9)]
+    assert keys(rows[:2]) == r"state\.S0, state\.S1"
+    assert keys([*rows, EstimateRow("X", "gd", "", "", {})]) == "state.… (9), gd"
