@@ -1,6 +1,6 @@
 """Measure how often intervals cover what they speak of.
 
-``python -m benchmarks.calibration shares|mixed|markov``
+``python -m benchmarks.calibration shares|mixed|structure|markov|decisions``
 
 Each check simulates from a known truth with a fixed seed, prints a table, and exits 1 where a method that
 decides claims leaves its band. `--quick` simulates less and widens the band by the Monte-Carlo
@@ -251,7 +251,7 @@ def shares(quick: bool, samples: int) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
-    parser.add_argument("check", choices=["shares", "mixed", "structure", "markov"])
+    parser.add_argument("check", choices=["shares", "mixed", "structure", "markov", "decisions"])
     parser.add_argument("--quick", action="store_true", help="fewer simulations, a wider band")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="shares: samples a cell, at least 2")
     args = parser.parse_args(argv)
@@ -263,6 +263,10 @@ def main(argv: list[str] | None = None) -> int:
         from benchmarks.calibration_structure import structure
 
         return structure(args.quick)
+    if args.check == "decisions":
+        from benchmarks.calibration_decisions import decisions
+
+        return decisions(args.quick)
     if args.check == "markov":
         from benchmarks.calibration_markov import markov
 
