@@ -87,8 +87,8 @@ def specification_curve(
     Colour and shape of a mark, and the row it stands in below, tell the outcome. A star on the axis and a
     line through all rows mark the registered universe, a star beside an option the registered one. Grey
     band: what the rule compares with (its range, or plus and minus the SESOI); dashed line: a threshold.
-    Several multiverses stand side by side, numbered as they come, N for options beside. Universes without an
-    estimate stand at the right end of theirs.
+    Several multiverses stand side by side, M1 (with the registered universe), M2 and so on, N for options
+    beside. Universes without an estimate stand at the right end of theirs.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def _places(
         for s in members:
             places.append((s, x))
             x += 1
-        titles.append(("N" if group == "beside" else str(number), (left, x - 1)))
+        titles.append(("N" if group == "beside" else f"M{number}", (left, x - 1)))
         x += gap
     return places, titles, x - gap
 

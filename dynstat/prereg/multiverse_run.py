@@ -32,7 +32,8 @@ Progress = Callable[[int, int, str], None]
 Judge = Callable[[tuple[Any, ...]], tuple[str, str]]
 #: Methods whose panel shares many universes can share the work of, with the formula's option.
 _SHARES = ("variance.shares@1", "variance.residual_split@1")
-_TASKS_A_JOB = 4
+_PIECES_A_JOB = 4
+_PIECE = 4
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,13 @@ def make_all(
     """
     wanted = {t.key: t for t in tasks}
     whole = untouched(registered, ds)
-    chunks = _chunks(list(wanted.values()), 1 if jobs == 1 else jobs * _TASKS_A_JOB)
+    # Few at a time: every piece takes the data along where there are several processes.
+    size = -(-len(wanted) // (jobs * _PIECES_A_JOB)) if jobs > 1 else _PIECE
+    every = list(wanted.values())
+    pieces = [every[i : i + size] for i in range(0, len(every), size or 1)]
     made: dict[bytes, Made] = {}
     function = partial(_chunk, ds=ds, whole=whole, folder=folder)
     with workers(jobs) if jobs > 1 else nullcontext():
-        # One by one where nothing is shared out, so that progress moves.
-        pieces = chunks if jobs > 1 else [[t] for t in wanted.values()]
         for piece, results in zip(pieces, each(function, pieces), strict=True):
             made |= {t.key: r for t, r in zip(piece, results, strict=True)}
             if progress:
@@ -308,9 +310,3 @@ def _shares_together(made: dict[bytes, Made], ds: xr.Dataset) -> None:
         for (key, _), result in zip(members, found, strict=True):
             failed = isinstance(result, DynstatError)
             made[key].result = Failure("errored", f"{result.code} {result.what}") if failed else result
-
-
-def _chunks(items: list[Task], n: int) -> list[list[Task]]:
-    """Deal items into at most n lists, neighbours together."""
-    size = -(-len(items) // max(min(n, len(items)), 1)) or 1
-    return [items[i : i + size] for i in range(0, len(items), size)]

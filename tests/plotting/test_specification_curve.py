@@ -83,7 +83,7 @@ def test_multiverses_stand_side_by_side_and_beside_comes_last() -> None:
     beside = Specification(("raw", "last"), 0.9, 0.8, 1.0, "rejected", group="beside")
     fig = specification_curve([beside, *drawn], CHOICES, bands=[(0.5, 0.5)])
     curve = fig.axes[0]
-    assert [t.get_text() for t in curve.texts if t.get_text() != "★"] == ["1", "2", "3", "N"]
+    assert [t.get_text() for t in curve.texts if t.get_text() != "★"] == ["M1", "M2", "M3", "N"]
     assert marks(curve)[-1][1] == 0.9
     ys = [y for _, y, _ in marks(curve)][:-1]
     groups = [[s.estimate for s in drawn if s.group == f"layer = {g}"] for g in CHOICES[1].options]
