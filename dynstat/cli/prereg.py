@@ -35,6 +35,20 @@ def check(study: str = _STUDY) -> None:
     emit(found, in_words(found))
 
 
+@app.command("diagnose")
+def diagnose(
+    study: str = _STUDY,
+    data: Path = typer.Option(..., "--data", help="Dataset of the plan's pilot prompts."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show the numbers and leave the plan as it is."),
+) -> None:
+    """Run the plan on its pilot and write the standard errors to be expected into it."""
+    from ..prereg.diagnose import diagnose as run
+    from ..prereg.diagnose import in_words
+
+    found = run(study, data, write=not dry_run)
+    emit(found, in_words(found))
+
+
 @app.command("schema")
 def schema() -> None:
     """Print the JSON Schema of a plan, with which editors complete and check it while it is written."""
