@@ -43,6 +43,6 @@ def what_was_edited(content: Mapping[str, Any], path: Path) -> list[str]:
 def shown(pointers: list[str], most: int = 12) -> list[str]:
     """Return one line a pointer, no more than `most`."""
     rest = len(pointers) - most
-    return [f"{p or '/'} is not as it was locked" for p in pointers[:most]] + (
+    return [f"{p} is not as it was locked" for p in pointers[:most]] + (
         [f"and {rest} more"] if rest > 0 else []
     )

@@ -48,7 +48,7 @@ def edited_places(content: Mapping[str, Any], stored: str) -> list[str]:
             continue
         lost = " (a key is missing)" if isinstance(value, Mapping) else ""
         lost = " (an entry is missing)" if isinstance(value, list) else lost
-        out.append(make(at) + lost)
+        out.append((make(at) or "/") + lost)
     return out
 
 
