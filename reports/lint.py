@@ -60,7 +60,7 @@ def check(target: Path, data: Path | None = None, tolerance: float = rerun.TOLER
         results = load(file.parent)
         if file == files[0]:
             problems += recheck.origin(file.parent, results)
-            problems += recheck.deviations(results)
+            problems += recheck.deviations(results) + recheck.wording(results)
         if file.suffix.lower() in {".html", ".htm"}:
             found, count = page.problems(text, results)
         else:

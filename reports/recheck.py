@@ -17,6 +17,8 @@ from dynstat.files import sha256_file
 
 from .results import DECISIONS, Results
 
+_NUMBER = re.compile(r"-?\d*(?:\.(?P<fraction>\d+))?(?:e(?P<exponent>[-+]?\d+))?")
+
 
 class Shown(NamedTuple):
     """A traced value as a document shows it: its key, its text, whether it is cut short."""
@@ -70,6 +72,51 @@ def decisions(results: Results) -> list[str]:
         if formatted and formatted.formatted.replace(" ", "_") != outcome:
             problems.append(f"DECISION MISMATCH {h}: raw {outcome!r} is written {formatted.formatted!r}")
     return problems
+
+
+def wording(results: Results) -> list[str]:
+    """Return a problem for every number that is written as another one than it is, or without its level.
+
+    A printed number must be the raw one, rounded at its last digit; p below .001 is written so; an interval
+    has its level, its kind and the unit that it counts.
+    """
+    problems = []
+    for value in results:
+        if isinstance(value.raw, bool) or not isinstance(value.raw, (int, float)):
+            continue
+        p = value.key.rpartition(".")[2].startswith("p_") and value.raw < 0.001
+        if not says(value.formatted, float(value.raw)) or (p and not value.formatted.startswith("<")):
+            problems.append(f"results.json: {value.key} is {value.raw!r} and is written {value.formatted!r}")
+    for h in results.hypotheses:
+        if results.number(f"{h}.low") is None or results.number(f"{h}.high") is None:
+            continue
+        problems += [
+            f"results.json: {h} has an interval without {words}"
+            for key, words in (("level", "its level"), ("interval", "its kind"), ("unit", "its unit"))
+            if not results.raw(f"{h}.{key}")
+        ]
+    return problems
+
+
+def says(formatted: str, raw: float) -> bool:
+    """Return whether a printed number is this one, rounded at its last digit; words are not judged.
+
+    Examples
+    --------
+    >>> says(".012", 0.0123), says(".013", 0.0123), says("< .001", 4e-9), says("1.48e-06", 1.4801e-6)
+    (True, False, True, True)
+    """
+    plain = formatted.replace("\u2212", "-").replace(",", "").strip()
+    below = plain.startswith("<")
+    found = _NUMBER.fullmatch(plain.lstrip("< "))
+    if not found:
+        return True
+    shown = float(found[0])
+    if below:
+        return raw < shown
+    decimals = len(found["fraction"] or "") - int(found["exponent"] or 0)
+    # Half a unit of the last digit, and a little for what is rounded twice or lies at the half.
+    return abs(shown - raw) <= 0.5000001 * 10.0**-decimals + 1e-12 * abs(raw)
 
 
 def _expected(

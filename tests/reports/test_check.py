@@ -152,8 +152,36 @@ def test_a_decision_that_does_not_follow_from_its_p_values_is_found(
             row["raw"] = raw
     folder = fixture.save(tmp_path, rows)
     dynstat.reports.build(folder)
-    (problem,) = _problems(folder)
+    problem, *rest = _problems(folder)
     assert "DECISION MISMATCH" in problem and expected in problem
+    assert all(f"{key} is" in r for r in rest)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "said"),
+    [
+        ("A1.p_reject", {"formatted": ".211"}, "A1.p_reject is 0.21 and is written '.211'"),
+        ("A2.p_reject", {"formatted": ".000"}, "is written '.000'"),
+        ("A2.p_reject", {"raw": 0.002}, "is written '< .001'"),
+        ("estimate.shares.share.model.low", {"formatted": ".04"}, None),
+        ("estimate.shares.share.model.low", {"formatted": ".042"}, "is written '.042'"),
+        ("A1.level", {"raw": None, "formatted": ""}, "A1 has an interval without its level"),
+        ("A1.unit", {"raw": "", "formatted": ""}, "A1 has an interval without its unit"),
+    ],
+)
+def test_a_number_written_as_another_is_found(
+    key: str, change: dict[str, object], said: str | None, tmp_path: Path
+) -> None:
+    rows = fixture.results()
+    for row in rows:
+        if row["key"] == key:
+            row.update(change)
+    folder = fixture.save(tmp_path, rows)
+    dynstat.reports.build(folder)
+    if said is None:
+        assert dynstat.reports.check(folder)
+    else:
+        assert any(said in p for p in _problems(folder))
 
 
 def test_by_construction_holds_back_support(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ def _edited(whole: Path, folder: Path, change: dict[str, Any]) -> Path:
     out = Path(shutil.copytree(whole, folder / "out"))
     rows = json.loads((out / "results.json").read_text(encoding="utf-8"))
     for row in rows:
-        row["raw"] = change.get(row["key"], row["raw"])
+        if row["key"] in change:
+            row["raw"] = change[row["key"]]
+            row["formatted"] = str(row["raw"])
     (out / "results.json").write_text(json.dumps(rows), encoding="utf-8")
     return out
 
