@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..inference.multiplicity import level_of_each_test
 from ..inference.rules import Rule
 from ..inference.wording import level
+from .check import family_levels
 from .lock import SUFFIX, load_lock
 from .plan import load_plan
 
@@ -23,16 +23,14 @@ def shown_plan(target: str | Path) -> tuple[Mapping[str, Any], str]:
 
 
 def describe_plan(content: Mapping[str, Any], head: str) -> str:
-    """Return the hypotheses, their rules and the gates as text."""
+    """Return families, hypotheses, their rules, contingencies, multiverses and gates as text."""
     hypotheses = sorted(content["hypotheses"].items(), key=lambda item: item[1]["order"])
-    family = next(iter(content["families"].values()))
-    each = level_of_each_test(family["alpha"], len(hypotheses), family["correction"])
     lines = [
         f"{content['id']}: {content['title']}",
         head,
         f"prompts: {content['data']['prompts']['file']} (split {content['data']['prompts']['split']}); "
         f"units: {content['data']['units']['inference']}",
-        f"{len(hypotheses)} hypotheses, family alpha {level(family['alpha'])}, each test at {level(each)}",
+        *(_family(name, family) for name, family in family_levels(content).items()),
         "",
     ]
     for name, h in hypotheses:
@@ -45,12 +43,43 @@ def describe_plan(content: Mapping[str, Any], head: str) -> str:
             )
             lines.append(f"   {Rule.from_plan(part).describe()}")
             lines.append(f"   reason: {part['sesoi']['reason']}")
+            if "expected" in part:
+                lines.append(f"   expected: {part['expected']['value']:g} ({part['expected']['reason']})")
         if len(h["parts"]) > 1:
             lines.append(f"   parts joined by {h['join']}")
+        if h["by_construction"]:
+            lines.append(f"   true by construction, so never supported: {h['by_construction']}")
+        if "power" in h:
+            lines.append(f"   to be supported with a chance of {h['power']:g}, if true")
         lines += [f"   does not show: {text}" for text in h["does_not_show"]]
+        for key, d in content.get("robustness", {}).get(name, {}).get("dimensions", {}).items():
+            options = " | ".join(map(str, d["options"]))
+            lines.append(f"   multiverse, {key} ({d['type'].replace('_', ' ')}): {options}: {d['reason']}")
+    for name, spec in content["analyses"].items():
+        lines += [f"{name}, if {_contingency(rule)}" for rule in spec.get("on_failure", ())]
     for name, gate in content["gates"].items():
         lines.append(
             f"{name}: {gate['check']} {gate['unit']} at least {gate['n']}, else {gate['fails']} "
             f"({', '.join(gate['hypotheses'])})"
         )
     return "\n".join(lines)
+
+
+def _family(name: str, family: Mapping[str, Any]) -> str:
+    m, first = family["m"], f"family {name}: {', '.join(family['hypotheses'])}; "
+    at = "each test at" if family["correction"] in ("bonferroni", "none") else "the strictest test at"
+    order = f", in the order {', '.join(family['order'])}" if "order" in family else ""
+    after = f", after family {family['after']}" if "after" in family else ""
+    return (
+        f"{first}{m} {'hypothesis' if m == 1 else 'hypotheses'}, alpha {level(family['alpha'])}, "
+        f"{family['correction'].replace('_', ' ')}{order}{after}, {at} {level(family['level'])}"
+    )
+
+
+def _contingency(rule: Mapping[str, Any]) -> str:
+    what = {
+        "drop_term": f"drop the term {rule.get('term')}",
+        "use_options": "use " + ", ".join(f"{k} {v}" for k, v in rule.get("options", {}).items()),
+        "accept": "accept the fit",
+    }[rule["do"]]
+    return f"{rule['when'].replace('_', ' ')}: {what} ({rule['reason']})"

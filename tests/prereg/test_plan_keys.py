@@ -288,3 +288,18 @@ def test_what_is_required_must_be_an_option():
         assert method.takes_outcome or "outcome" not in names
     free = Method("x", 1, "a:b", "", "dynstat", "", options={"k": Option(1)})
     assert free.owed({}, None) == [] and free.owed({"k": 0}, {"metric": "a@1"}) == []
+
+
+def test_show_tells_the_new_keys():
+    from dynstat.prereg.show import describe_plan
+
+    text = describe_plan(parse_plan(SHARES).content, "as it stands")
+    for piece in (
+        "family main: H1; 1 hypothesis, alpha .05, bonferroni, each test at .05",
+        "expected: 0.1 (the pilot)",
+        "with a chance of 0.9",
+        "S1, if singular: drop the term model:category (the smallest part)",
+        "S1, if not converged: use population none (it needs no refits)",
+        "multiverse, unit (non equivalent): template: fewer units",
+    ):
+        assert piece in text, text
