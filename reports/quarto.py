@@ -11,8 +11,11 @@ from pathlib import Path
 from dynstat.errors import DynstatError
 
 FORMATS = {"html": ".html", "typst": ".pdf"}
-# Quarto exits 0 although a reference stays unresolved; only its log says so.
+# Quarto exits 0 although a reference stays unresolved or a warning was given; only its log says so.
 _UNRESOLVED = re.compile(r"(?:unable to resolve|unresolved)[^\n]*", re.I)
+_WARNING = re.compile(r"^\s*\[?(?:WARNING|WARN)\b[^\n]*", re.M)
+# Three colons in a quoted text, which escaping has made harmless, are asked about all the same.
+_HARMLESS = re.compile(r"string was found in the document: :::")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -38,14 +41,31 @@ def find() -> str:
     return found
 
 
+def complaints(log: str) -> list[str]:
+    """Return what Quarto's log complains of: unresolved references, and every other warning.
+
+    Examples
+    --------
+    >>> complaints("WARNING (main.lua:2) Unable to resolve crossref @tbl-x")
+    ['Unable to resolve crossref @tbl-x']
+    >>> complaints("[WARNING] Deprecated: x\\nOutput created: report.html")
+    ['[WARNING] Deprecated: x']
+    """
+    found = [m[0].strip() for m in _UNRESOLVED.finditer(log)]
+    for m in _WARNING.finditer(log):
+        if not _UNRESOLVED.search(m[0]) and not _HARMLESS.search(m[0]):
+            found.append(m[0].strip())
+    return list(dict.fromkeys(found))
+
+
 def render(out: Path, to: str = "html") -> Path:
     """Render ``report.qmd`` in the folder `out` and return the page.
 
     Raises
     ------
     DynstatError
-        S404 for an unknown format; F001 without a report; R503 without Quarto; R501 where Quarto stops or
-        leaves a reference unresolved.
+        S404 for an unknown format; F001 without a report; R503 without Quarto; R501 where Quarto stops,
+        warns or leaves a reference unresolved.
     """
     if to not in FORMATS:
         raise DynstatError("S404", f"no format is called {to!r}", expected=" | ".join(FORMATS))
@@ -68,13 +88,9 @@ def render(out: Path, to: str = "html") -> Path:
         check=False,
     )
     log = _COLOUR.sub("", run.stdout)
-    problems = list(dict.fromkeys(m[0].strip() for m in _UNRESOLVED.finditer(log)))
+    problems = complaints(log)
     if run.returncode or problems:
-        what = (
-            f"Quarto stopped with exit code {run.returncode}"
-            if run.returncode
-            else "Quarto left references unresolved"
-        )
+        what = f"Quarto stopped with exit code {run.returncode}" if run.returncode else "Quarto gave warnings"
         raise DynstatError(
             "R501",
             what,

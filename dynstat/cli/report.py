@@ -31,11 +31,11 @@ def render(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder with report.qmd.")],
     to: Annotated[str, typer.Option("--to", help="html, or typst for a PDF.")] = "html",
 ) -> None:
-    """Render report.qmd with Quarto; an unresolved reference in its log is an error."""
+    """Render report.qmd with Quarto; a warning or unresolved reference in its log is an error."""
     from dynstat.reports import quarto
 
     page = quarto.render(out, to)
-    say("rendered with Quarto; no reference is unresolved")
+    say("rendered with Quarto; no warning, no reference unresolved")
     emit({"page": str(page)}, str(page))
 
 

@@ -239,8 +239,13 @@ def test_render_believes_the_log_and_not_the_exit_code(
     with pytest.raises(DynstatError, match="R501") as e:
         render(out)
     assert e.value.problems == ("Unable to resolve crossref @tbl-x",)
-    _fake_quarto(tmp_path, "Output created: report.html")
-    assert render(out) == out / "report.html"
+    for log in ("WARN: no such font", "[WARNING] Duplicate note reference"):
+        _fake_quarto(tmp_path, log)
+        with pytest.raises(DynstatError, match="R501"):
+            render(out)
+    for log in ("Output created: report.html", "WARNING The following string was found in the document: :::"):
+        _fake_quarto(tmp_path, log)
+        assert render(out) == out / "report.html"
     _fake_quarto(tmp_path, "ERROR: bad", code=1)
     with pytest.raises(DynstatError, match="exit code 1"):
         render(out)

@@ -14,6 +14,7 @@ import pytest
         "dynstat.escape",
         "dynstat.plotting.style",
         "dynstat.reports.lint",
+        "dynstat.reports.quarto",
         "dynstat.reports.recheck",
         "dynstat.reports.rerun",
         "dynstat.reports.words",
