@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .deviations import Deviation, diff
+from .libraries import library_versions
 from .pointers import make
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def executed_record(lock: Lock, run: Execution, folder: Path, started: str) -> d
     if (folder / "plan.yaml").exists():
         out["code"] = code_hashes(folder)
     out["dynstat_version"] = __version__
-    out["libraries"] = {name: _version(name) for name in out["libraries"]}
+    here = library_versions()
+    out["libraries"] = {name: here.get(name, "not installed") for name in out["libraries"]}
     out["git"]["dirty"] = bool(content["git"]["dirty"])
     # The clock of the lock may be another machine's: seconds are all that is compared.
     if started < str(content["time"]):
@@ -104,12 +106,3 @@ def _asked(gate: Mapping[str, Any]) -> str:
     if gate["check"] == "min_samples":
         return f"at least {gate['n']} samples a cell"
     return f"at least {gate['n']} {gate['unit']} labels"
-
-
-def _version(name: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

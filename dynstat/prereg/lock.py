@@ -18,6 +18,7 @@ from .edits import shown, what_was_edited
 from .evidence import EVIDENCE, evidence, git_state
 from .fingerprint import fingerprint
 from .ledger import Book, open_ledger, utc_now
+from .libraries import library_versions
 from .plan import ACCESS_LEVELS, Plan, load_plan
 from .study import code_hashes, find_study, is_installed, register_methods
 
@@ -44,7 +45,7 @@ _FIELDS = {
     "sha256",
 }
 # `plan_source_sha256` stands in the ledger now, so that the spelling of a plan does not move its lock's hash.
-_OPTIONAL = {"plan_source_sha256", "parent", "amends", "ledger"}
+_OPTIONAL = {"plan_source_sha256", "parent", "amends", "ledger", "libraries"}
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,7 @@ def make_lock(
         "metrics": named_metrics(plan.content),
         "code": code_hashes(folder),
         "dynstat_version": __version__,
+        "libraries": library_versions(),
         "time": time or utc_now(),
         "git": state,
         "inputs": dict(inputs),

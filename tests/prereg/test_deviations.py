@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -308,6 +309,18 @@ def test_a_run_before_its_lock_is_void(study, inputs, saved, tmp_path):
     v = values(tmp_path / "out")
     assert v["deviation.D1.field"] == "/time" and v["deviation.undeclared"] == 1
     assert not [k for k in v if k.endswith(".decision")]
+
+
+def test_another_version_of_a_library_is_a_note(study, locked, saved, tmp_path, monkeypatch):
+    from dynstat.prereg import executed
+
+    assert load_lock(locked).content["libraries"]["numpy"] == ".".join(np.__version__.split(".")[:2])
+    there = executed.library_versions()
+    monkeypatch.setattr(executed, "library_versions", lambda: there | {"numpy": "99.1"})
+    assert run_study(study, saved(2.0), tmp_path / "out").outcomes["H1"][0] == "supported"
+    v = values(tmp_path / "out")
+    assert v["deviation.D1.field"] == "/libraries/numpy" and v["deviation.D1.executed"] == "99.1"
+    assert v["deviation.D1.type"] == "note" and v["deviation.n"] == 1
 
 
 # The page ---------------------------------------------------------------------------------------------------
