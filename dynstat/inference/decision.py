@@ -234,7 +234,7 @@ def _decided(lock: Lock, h: str, given: tuple[Any, ...], tests: FamilyTests | No
     claim, _, m = _registered(lock, h)
     levels = _levels(lock, h, given, tests)
     verdict = verdict_of(claim, given, levels)
-    correction, family = correction_of(lock, h), claim["family"]
+    correction, family = correction_of(lock.plan, h), claim["family"]
     criteria = list(verdict.criteria)
     if correction not in ("bonferroni", "none"):
         criteria.append(
@@ -268,9 +268,9 @@ def _decided(lock: Lock, h: str, given: tuple[Any, ...], tests: FamilyTests | No
 def _levels(lock: Lock, h: str, given: tuple[Any, ...], tests: FamilyTests | None) -> Adjusted:
     """Return the levels of a hypothesis, from its family's tests where the correction needs them all."""
     claim, each, m = _registered(lock, h)
-    if correction_of(lock, h) in ("bonferroni", "none"):
+    if correction_of(lock.plan, h) in ("bonferroni", "none"):
         alpha = lock.plan["families"][claim["family"]]["alpha"]
-        by = m if correction_of(lock, h) == "bonferroni" else 1
+        by = m if correction_of(lock.plan, h) == "bonferroni" else 1
         p = [min(1.0, by * q) for q in p_values_of(parts_of(claim, given), join=claim["join"])]
         return Adjusted(p[0], p[1], alpha, each, each, m)
     if tests is None or tests.lock_sha256 != lock.sha256 or tests.estimates.get(h) != given:

@@ -43,29 +43,42 @@ class FamilyTests:
     lock_sha256: str = field(init=False)
 
     def __post_init__(self, lock: Lock | None) -> None:
-        claims = locked(lock).plan["hypotheses"]
-        families = locked(lock).plan["families"]
-        support: dict[str, float] = {}
-        reject: dict[str, float] = {}
         for h, given in self.estimates.items():
             check_estimates(lock, h, given)
-            support[h], reject[h] = p_values_of(parts_of(claims[h], given), join=claims[h]["join"])
-            if claims[h]["by_construction"] and correction_of(lock, h) not in ("bonferroni", "none"):
-                support[h] = 1.0
-        while True:
-            adjusted = adjust(families, claims, support, reject)
-            aside = [
-                h
-                for h, given in self.estimates.items()
-                if correction_of(lock, h) in STAGED
-                and support[h] <= adjusted[h].level_support
-                and verdict_of(claims[h], given, adjusted[h]).reason_code == "interval_straddles"
-            ]
-            if not aside:
-                break
-            support |= dict.fromkeys(aside, 1.0)
-        object.__setattr__(self, "adjusted", adjusted)
+        object.__setattr__(self, "adjusted", tests_of(locked(lock).plan, self.estimates))
         object.__setattr__(self, "lock_sha256", locked(lock).sha256)
+
+
+def tests_of(plan: Mapping[str, Any], estimates: Mapping[str, Sequence[Any]]) -> dict[str, Adjusted]:
+    """Return the tests of all hypotheses of an expanded plan, locked or not; no decision follows from them.
+
+    Parameters
+    ----------
+    plan : mapping
+        Expanded.
+    estimates : mapping of hypothesis to sequence of Estimate
+        One for each part, with pivots; hypotheses that are missing have no p-value.
+    """
+    claims, families = plan["hypotheses"], plan["families"]
+    corrections = {h: correction_of(plan, h) for h in claims}
+    support: dict[str, float] = {}
+    reject: dict[str, float] = {}
+    for h, given in estimates.items():
+        support[h], reject[h] = p_values_of(parts_of(claims[h], given), join=claims[h]["join"])
+        if claims[h]["by_construction"] and corrections[h] not in ("bonferroni", "none"):
+            support[h] = 1.0
+    while True:
+        adjusted = adjust(families, claims, support, reject)
+        aside = [
+            h
+            for h, given in estimates.items()
+            if corrections[h] in STAGED
+            and support[h] <= adjusted[h].level_support
+            and verdict_of(claims[h], given, adjusted[h]).reason_code == "interval_straddles"
+        ]
+        if not aside:
+            return adjusted
+        support |= dict.fromkeys(aside, 1.0)
 
 
 def verdict_of(claim: Mapping[str, Any], given: Sequence[Any], tests: Adjusted) -> Verdict:
@@ -85,9 +98,8 @@ def parts_of(claim: Mapping[str, Any], given: Sequence[Any]) -> list[tuple[Rule,
     return [(Rule.from_plan(p), e) for p, e in zip(claim["parts"], given, strict=True)]
 
 
-def correction_of(lock: Lock | None, hypothesis: str) -> str:
+def correction_of(plan: Mapping[str, Any], hypothesis: str) -> str:
     """Return the correction of a hypothesis's family; ``gatekeeping`` where another family waits for it."""
-    plan = locked(lock).plan
     name = plan["hypotheses"][hypothesis]["family"]
     if any(spec.get("after") == name for spec in plan["families"].values()):
         return "gatekeeping"

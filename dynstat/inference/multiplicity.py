@@ -139,6 +139,26 @@ def level_of_each_test(alpha: float, m: int, correction: str = "bonferroni") -> 
     return alpha / (_divisor(m, m) if correction in STAGED else m)
 
 
+def strictest_level(
+    families: Mapping[str, Mapping[str, Any]], hypotheses: Mapping[str, Mapping[str, Any]], name: str
+) -> float:
+    """Return the strictest level that a test of a family of a plan may be held to, before any data.
+
+    As :func:`level_of_each_test`, and over all families of a sequence where one waits for another.
+
+    Examples
+    --------
+    >>> families = {"a": {"alpha": 0.05}, "b": {"alpha": 0.05, "correction": "gatekeeping", "after": "a"}}
+    >>> claims = {"H1": {"family": "a"}, "H2": {"family": "a"}, "H3": {"family": "b"}}
+    >>> strictest_level(families, claims, "a")
+    0.0125
+    """
+    chain = next(c for c in _chains(families) if name in c)
+    m = sum(h["family"] in chain for h in hypotheses.values())
+    correction = "gatekeeping" if len(chain) > 1 else families[name].get("correction", "bonferroni")
+    return level_of_each_test(families[name]["alpha"], m, correction)
+
+
 def adjust(
     families: Mapping[str, Mapping[str, Any]],
     hypotheses: Mapping[str, Mapping[str, Any]],

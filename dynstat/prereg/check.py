@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DynstatError
 from ..files import sha256_file
 from ..inference.decision import DECISIONS
-from ..inference.multiplicity import level_of_each_test
+from ..inference.multiplicity import strictest_level
 from .checker import Checker
 from .plan import Plan, load_plan
 from .resolution import Resolution, resolution
@@ -73,13 +73,11 @@ def family_levels(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
     out = {}
     for name, family in plan["families"].items():
-        sequence = [f for f in plan["families"] if _first(plan, f) == _first(plan, name)]
-        m = sum(len(members[f]) for f in sequence)
         out[name] = {
             "alpha": family["alpha"],
             "correction": family["correction"],
             "m": len(members[name]),
-            "level": level_of_each_test(family["alpha"], m, family["correction"]),
+            "level": strictest_level(plan["families"], plan["hypotheses"], name),
             "hypotheses": members[name],
         } | {k: family[k] for k in ("order", "after", "reason") if k in family}
     return out

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..inference.family_tests import parts_of, verdict_of
-from ..inference.multiplicity import STAGED, Adjusted, adjust
-from ..inference.rules import p_values_of
+from ..inference.family_tests import tests_of, verdict_of
+from ..inference.multiplicity import adjust
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from .execute import Execution
     from .multiverse_run import Judge
-
-Estimates = Mapping[str, Sequence[Any]]
 
 
 def judge_of(plan: Mapping[str, Any], hypothesis: str, ds: xr.Dataset, run: Execution | None) -> Judge:
@@ -44,7 +41,7 @@ def judge_of(plan: Mapping[str, Any], hypothesis: str, ds: xr.Dataset, run: Exec
     fixed = adjust(families, claims, {}, {})[hypothesis] if alone else None
 
     def by_rule(estimates: tuple[Any, ...]) -> tuple[str, str]:
-        tests = fixed or _tests(plan, {**others, hypothesis: estimates})[hypothesis]
+        tests = fixed or tests_of(plan, {**others, hypothesis: estimates})[hypothesis]
         verdict = verdict_of(claim, estimates, tests)
         return verdict.outcome, verdict.reason_code
 
@@ -57,31 +54,3 @@ def _estimates(plan: Mapping[str, Any], h: str, run: Execution) -> tuple[Any, ..
     found = tuple(run.estimates[a][q] for a, q in where if q in run.estimates.get(a, {}))
     unfit = h in run.states or len(found) < len(where)
     return () if unfit or any(e.pivot is None or np.isnan(e.value) for e in found) else found
-
-
-def _tests(plan: Mapping[str, Any], estimates: Estimates) -> dict[str, Adjusted]:
-    """Return what :class:`dynstat.inference.family_tests.FamilyTests` makes of a plan, without a lock."""
-    claims, families = plan["hypotheses"], plan["families"]
-    waited = {f["after"] for f in families.values() if f.get("after")}
-    correction = {
-        h: "gatekeeping" if c["family"] in waited else families[c["family"]].get("correction", "bonferroni")
-        for h, c in claims.items()
-    }
-    support: dict[str, float | None] = {}
-    reject: dict[str, float | None] = {}
-    for h, given in estimates.items():
-        support[h], reject[h] = p_values_of(parts_of(claims[h], given), join=claims[h]["join"])
-        if claims[h]["by_construction"] and correction[h] not in ("bonferroni", "none"):
-            support[h] = 1.0
-    while True:
-        adjusted = adjust(families, claims, support, reject)
-        aside = [
-            h
-            for h, given in estimates.items()
-            if correction[h] in STAGED
-            and (support[h] or 0.0) <= adjusted[h].level_support
-            and verdict_of(claims[h], given, adjusted[h]).reason_code == "interval_straddles"
-        ]
-        if not aside:
-            return adjusted
-        support |= dict.fromkeys(aside, 1.0)

@@ -19,6 +19,7 @@ from dynstat.inference.multiplicity import (
     error_held,
     family_problems,
     level_of_each_test,
+    strictest_level,
 )
 
 
@@ -131,7 +132,8 @@ def test_levels_and_adjusted_p_values_say_the_same(pairs, correction, alpha):
     support, reject = zip(*pairs, strict=True)
     out = run(correction, support, reject, alpha)
     for a, p, q in zip(out.values(), support, reject, strict=True):
-        assert 0 < a.level_support <= alpha and 0 < a.level_reject <= alpha and a.m == len(pairs)
+        assert 0 < min(a.level_support, a.level_reject) and a.m == len(pairs)
+        assert max(a.level_support, a.level_reject) <= alpha * (1 + 1e-12)
         for raw, adjusted, level, open_ in (
             (p, a.p_support, a.level_support, a.reached),
             (q, a.p_reject, a.level_reject, True),
@@ -261,3 +263,20 @@ def test_levels_before_any_data():
     assert level_of_each_test(0.05, 8, "holm") == 0.05 / 14 and level_of_each_test(0.05, 1, "holm") == 0.05
     assert level_of_each_test(0.05, 8, "none") == 0.05 and level_of_each_test(0.05, 8, "bh") == 0.05 / 8
     assert "FWER) is not held" in error_held({"main": {"correction": "bh"}}, {"family": "main"})
+
+
+def test_the_strictest_level_is_never_undercut():
+    """Whatever the p-values, no test is held to less; and a bonferroni head shares its alpha."""
+    rng = np.random.default_rng(11)
+    families, hypotheses = gates(root="bonferroni")
+    cases = [(families, hypotheses)]
+    cases += [
+        ({"main": {"alpha": 0.05, "correction": c}}, claims(4)) for c in CORRECTIONS if c != "gatekeeping"
+    ]
+    for plan, held in cases:
+        for _ in range(40):
+            p = {h: float(rng.uniform() ** 4) for h in held}
+            for h, a in adjust(plan, held, p, {h: 1 - v for h, v in p.items()}).items():
+                assert a.level >= strictest_level(plan, held, held[h]["family"]) - 1e-15
+    assert strictest_level(families, hypotheses, "first") == 0.05 / 4
+    assert strictest_level({"main": {"alpha": 0.05}}, claims(3), "main") == 0.05 / 3
