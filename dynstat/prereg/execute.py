@@ -121,6 +121,8 @@ def decide_all(lock: Lock, run: Execution) -> dict[str, Decision]:
 
 
 def _run(spec: Mapping[str, Any], *, ds: xr.Dataset, folder: Path | None) -> Analysed:
+    if not ds.sizes["prompt"]:
+        return Analysed({}, failed="S402 no prompt is left to analyse")
     if folder is not None:
         register_methods(folder)
     return analyse(spec, ds)

@@ -62,6 +62,11 @@ class ConfirmatoryResult:
             )
 
 
+    def __str__(self) -> str:
+        head = f"{self.study}: {self.stamp.replace('_', ' ')}, {len(self.deviations)} deviations"
+        return "\n".join([head, *(f"  {h}: {o} ({code})" for h, (o, code) in self.outcomes.items())])
+
+
 @dataclass(frozen=True)
 class ExploratoryResult:
     """A run that decides nothing: no lock fits its data, or a deviation left nothing of the lock to run.
@@ -87,6 +92,9 @@ class ExploratoryResult:
     def stamp(self) -> str:
         """Always ``exploratory``."""
         return "exploratory"
+
+    def __str__(self) -> str:
+        return f"{self.study}: exploratory, without decisions" + (f" ({self.void})" if self.void else "")
 
 
 RunResult = ConfirmatoryResult | ExploratoryResult

@@ -245,6 +245,7 @@ def test_another_exclusion_runs_every_analysis_again(study, locked, saved, tmp_p
     v = values(tmp_path / "out")
     # Every run has two tokens: nothing is left, and the gate that was registered says so.
     assert v["H1.decision"] == "supported" and v["amended.H1.decision"] == "inadmissible"
+    assert "amended.H1.estimate" not in v
 
 
 def test_what_only_the_authors_can_tell_forbids_support(study, locked, saved, tmp_path):

@@ -20,6 +20,7 @@ from dynstat.prereg.lock import lock_study
 from dynstat.prereg.runner import run_study
 
 from .conftest import _mean
+from .test_results_page import ROBUSTNESS
 
 PLAN_EXTRA = """\
   S2:
@@ -66,7 +67,7 @@ def wide(study, tmp_path):
     text = (study / "plan.yaml").read_text().replace("drift_test", name)
     text = text.replace("hypotheses:\n  H1", PLAN_EXTRA + "hypotheses:\n  H1", 1)
     text += "".join(f"  X{i}: {{method: {name}.draw@1, seed: {i}}}\n" for i in (2, 3))
-    (study / "plan.yaml").write_text(text)
+    (study / "plan.yaml").write_text(text + ROBUSTNESS)
     code = (study / "analysis.py").read_text() + REGISTER.replace("NAME", name)
     code = code.replace('"drift_test_methods:mean"', 'f"{__package__}.draw:_mean"').replace(
         "drift_test", name
@@ -89,6 +90,7 @@ def test_two_processes_give_the_results_of_one(wide, inputs, saved, tmp_path):
     result = run_study(wide, data, tmp_path / "two", jobs=2)
     assert not result.kept and rows(tmp_path / "one") == rows(tmp_path / "two")
     v = {r["key"]: r["raw"] for r in rows(tmp_path / "two")}
+    assert v["multiverse.H1.run"] == 2 and v["multiverse.H1.agree"] == 1
     assert v["estimate.X2.draw.diagnostics.threads"] == 1
     assert [v[f"warning.{i}"] for i in range(1, 20) if "X" in v.get(f"warning.{i}", "")] == [
         "X2: seed 2",

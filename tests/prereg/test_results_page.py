@@ -17,8 +17,16 @@ PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 # Rows that the study of this test has no cause to write.
 ELSEWHERE = {
     *("study.void", "H.registration.*", "H.alpha_reject", "H.null.*"),
-    *("multiverse.H.*", "warning.N", "overview.*"),
+    *("warning.N", "overview.*"),
 }
+
+
+ROBUSTNESS = """\
+robustness:
+  H1:
+    dimensions:
+      shift: {pointer: options.shift, type: equivalent, options: [0.0, -1.5], reason: "two zeros"}
+"""
 
 
 def patterns() -> list[str]:
@@ -41,7 +49,7 @@ def written(study, inputs, saved, tmp_path):
     text = text.replace("options: {shift: 0.0}", f"options: {{break_it: true}}\n    {step}")
     broken = "outcome: {metric: entropy@1}, options: {break_it: true}, seed: 1"
     text += f"  X2: {{method: drift_test.mean@1, {broken}}}\n"
-    (study / "plan.yaml").write_text(text + "notes: none\n")
+    (study / "plan.yaml").write_text(text + ROBUSTNESS + "notes: none\n")
     lock_study(study, "demo", inputs)
     (study / "deviations.yaml").write_text(HEAD + entry("/analyses/S1/options/shift", value=0.5))
     data, out = saved(2.0), tmp_path / "out"

@@ -379,6 +379,14 @@ def test_every_key_of_the_results_begins_with_a_reserved_word_or_a_hypothesis(st
     assert {"study", "estimate", "flow", "timeline"} <= first <= RESERVED | {"H1", "H2", "H3"}
 
 
+def test_where_no_prompt_is_left_nothing_is_analysed(study, locked, saved, tmp_path):
+    result = run_study(study, saved(2.0, n_generated=np.full((2, 6, 2), 1, np.int32)), tmp_path / "out")
+    assert {o for o, _ in result.outcomes.values()} == {"inadmissible"}
+    v = values(tmp_path / "out")
+    assert "no prompt is left" in v["notrun.1"] and not [k for k in v if k.startswith("estimate.")]
+    assert str(result).startswith("drift: registered, ") and "H1: inadmissible (gate_failed)" in str(result)
+
+
 def test_a_result_without_a_lock_cannot_be_given_decisions(tmp_path):
     with pytest.raises(TypeError):
         ExploratoryResult(tmp_path, "x", False, decisions={})
