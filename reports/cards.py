@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from . import multiverse
 from .markup import NBSP, bullets, ds, interval, span, text
 from .results import Results
-from .tables import decision, flags, needed, p_value, units
+from .tables import decision, flags, needed, p_value, sesoi_words, units
 
 UNDECIDED = {
     "inconclusive": "The data do not decide this claim: they exclude neither it nor its contrary.",
@@ -59,7 +59,7 @@ def _rule(results: Results, h: str) -> str:
     out = f"**Rule as registered:** {ds(results, f'{h}.rule')}"
     value = results.get(f"{h}.sesoi")
     if value and value.formatted:
-        out += f"; smallest effect of interest {span(value)}"
+        out += f"; {sesoi_words(results, h, short=False)} {span(value)}"
     if (reason := results.get(f"{h}.sesoi_reason")) and reason.formatted:
         out += f" (reason: {span(reason)})"
     role = f"{ds(results, f'{h}.role')}, family {ds(results, f'{h}.family')}"

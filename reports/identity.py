@@ -83,6 +83,8 @@ def hashes(results: Results) -> str:
         for name, key in (
             ("plan", "plan.sha256"),
             ("lock", "lock.sha256"),
+            ("lock that it amends", "lock.parent"),
+            ("inputs that the lock binds", "lock.inputs_sha256"),
             ("commit of the lock", "lock.commit"),
             ("data, content hash", "data.content_hash"),
         )

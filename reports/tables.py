@@ -62,6 +62,15 @@ def flags(results: Results, h: str) -> str:
     return f"[{span(value)}](#tbl-deviations)" if value and value.formatted else "none"
 
 
+def sesoi_words(results: Results, h: str, *, short: bool = True) -> str:
+    """Return what the number of a rule is: a range, a threshold, or the smallest effect of interest."""
+    bounds = results.records(f"{h}.bound").values()
+    kinds = {str(fields["kind"].raw) for fields in bounds if "kind" in fields}
+    words = {"in_range": "range claimed", "threshold": "threshold"}
+    one = words.get(kinds.pop(), "") if len(kinds) == 1 else ""
+    return one or ("SESOI" if short else "smallest effect of interest")
+
+
 def p_value(results: Results, h: str, test: str) -> str:
     """Return the p of a test (``support``, ``reject``), the level it is compared with, and the adjusted p."""
     out = ds(results, f"{h}.p_{test}")
@@ -262,7 +271,7 @@ def _level(results: Results) -> str:
 def _evidence(results: Results, h: str, both: bool = False) -> str:
     parts = [estimate(results, h)]
     if f"{h}.sesoi" in results and results.get(f"{h}.sesoi").formatted:  # type: ignore[union-attr]
-        parts.append(f"SESOI {ds(results, f'{h}.sesoi')}")
+        parts.append(f"{sesoi_words(results, h)} {ds(results, f'{h}.sesoi')}")
     if both and f"{h}.p_support" in results:
         parts.append(f"p of support {p_value(results, h, 'support')}")
     if f"{h}.p_reject" in results:

@@ -37,13 +37,14 @@ def verdict(results: Results) -> str:
     """Return the verdict box: counts, lock, evidence, data, deviations."""
     if results.exploratory:
         count = ds(results, "derived.count.hypotheses")
-        counts = f"**{count} claims in the plan, no decisions** (exploratory run)"
+        counts = f"**Claims in the plan:** {count}, none decided (exploratory run)"
     else:
         parts = [
             f"{GLYPH.get(d, '')} {ds(results, f'derived.count.{d}')} {WORD[d]}".strip()
             for d in (*DECISIONS, *STATES)
         ]
-        counts = f"**{ds(results, 'derived.count.hypotheses')} registered claims:** " + ", ".join(parts)
+        count = ds(results, "derived.count.hypotheses")
+        counts = f"**Registered claims:** {count}, of these {', '.join(parts)}"
     return callout(
         "important", "Verdict", bullets([counts, _lock(results), _data(results), deviations.summary(results)])
     )
@@ -85,6 +86,8 @@ def _lock(results: Results) -> str:
         parts.append(f"; access to the data at the lock: {ds(results, 'lock.access')}")
     if results.raw("lock.commit"):
         parts.append(f"; commit {short(results, 'lock.commit')}")
+    if results.raw("lock.parent"):
+        parts.append(f"; it amends lock {short(results, 'lock.parent')} (@sec-deviations)")
     if results.raw("lock.dirty") is True:
         parts.append("; **the working tree had uncommitted changes**")
     return "".join(parts)

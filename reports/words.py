@@ -11,10 +11,10 @@ WORD = {
 }
 
 EVIDENCE = {
-    "L0": "the lock file exists; its time is self-asserted",
-    "L1": "the lock is committed in git; the time is that of a local clock",
-    "L2": "a third party holds a copy of the lock",
-    "L3": "a third party attests the time of the lock",
+    "L0": "self-asserted: the lock file exists",
+    "L1": "git, local clock: the lock is committed",
+    "L2": "third-party copy: another holds the lock too",
+    "L3": "third-party time: another attests when the lock was there",
 }
 
 # Support and rejection are all that a test can give; words beyond them are never printed.
