@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from dynstat.inference.estimate import Estimate, TPivot
+from dynstat.inference.estimate import DrawsPivot, Estimate, TPivot
 from dynstat.inference.rules import Rule, judge
 
 Array = NDArray[np.float64]
@@ -216,6 +216,28 @@ def rules_alone(checks: Checks, quick: bool) -> None:
             )
 
 
+def rules_of_draws(checks: Checks, quick: bool) -> None:
+    """The same for intervals from 999 resampling draws, all by the rules themselves."""
+    n, rng = (
+        (1_500, np.random.default_rng([SEED, 3])) if quick else (10_000, np.random.default_rng([SEED, 3]))
+    )
+    directional, within = Rule("directional", sesoi=2.5), Rule("in_range", range=(0.0, 5.0))
+    print(f"\nThe same from 999 draws around the estimate, alpha {ALPHA} ({n} estimates)")
+    for rule, truth, kind in (
+        (directional, 0.0, "supported"),
+        (directional, 2.5, "rejected"),
+        (within, 0.0, "supported"),
+        (within, 5.0, "rejected"),
+    ):
+        count = 0
+        for x in rng.normal(truth, 1.0, n):
+            pivot = DrawsPivot(tuple(x + rng.normal(size=999)))
+            e = Estimate.from_pivot("x", x, pivot, method="m@1", interval="", unit="prompt", n={})
+            count += judge([(rule, e)], ALPHA).outcome == kind
+        checks.most(f"{rule.kind} of draws, {kind} at {truth:g}", count / n, ALPHA, n)
+        print(f"  {rule.kind}: {kind} at {truth:g}: {count / n:.4f}")
+
+
 def resolution(checks: Checks, quick: bool) -> None:
     """What directional decides at d / SE of 1.5, 2.5 and 3.5."""
     n, share = (20_000, 1_000) if quick else (200_000, 5_000)
@@ -285,7 +307,7 @@ def decisions(quick: bool) -> int:
 
     began, checks = time.time(), Checks()
     print(f"seed {SEED}; bounds are the nominal ones and the Monte-Carlo error at 99.9 %")
-    for section in (rules_alone, resolution, joined_parts, families):
+    for section in (rules_alone, rules_of_draws, resolution, joined_parts, families):
         section(checks, quick)
     print(
         f"\n{time.time() - began:.0f} s, {checks.count} checks; "
