@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DynstatError
 from ..files import canonical_hash, write_atomic
 from .chains import chain_of, find_fitting
-from .declared import FILE, Declared, amended_plan, fingerprint, load_declared
+from .declared import FILE, Declared, amended_plan, check_affects, fingerprint, load_declared
 from .ledger import append_entry, read_ledger
 from .lock import SUFFIX, Lock, check_executable, load_lock
 from .plan import load_plan
@@ -108,6 +108,7 @@ def admit(study: str | Path, data: str | Path, deviate: str | Path | None = None
         _check_known(lock, folder)
         chain = chain_of(folder, lock)
         _check_identity(ds, inputs)
+        check_affects(declared, lock.plan)
         amended_plan(lock.plan, declared)  # what cannot be run beside is told before anything is written
         content, plan_sha256, bound = lock.plan, str(lock.content["plan_sha256"]), lock.sha256
     return Admitted(

@@ -12,7 +12,7 @@ from ..errors import DynstatError
 from ..files import canonical_hash, canonical_json
 from ..registry import METHODS, parse_metric
 from ..strictyaml import check_keys, load_yaml
-from .deviations import CLASSES, Deviation, affected, outcomes_seen, words, worst
+from .deviations import CLASSES, Deviation, affected, covers, outcomes_seen, words, worst
 from .plan import ACCESS_LEVELS, EXCLUSION, RUN_VARIABLES
 from .pointers import MISSING, changed, exists, get, split
 
@@ -108,7 +108,7 @@ def join(
     """
     out, used = [], set()
     for deviation in found:
-        answers = [d for d in declared if _covers(d.pointer, deviation.field)]
+        answers = [d for d in declared if covers(d.pointer, deviation.field)]
         if not answers:
             out.append(deviation)
             continue
@@ -150,6 +150,19 @@ def join(
             )
         )
     return out
+
+
+def check_affects(declared: Sequence[Declared], plan: Mapping[str, Any]) -> None:
+    """Check that every hypothesis that a declaration names is one of the plan; raise Y003 else."""
+    for entry in declared:
+        odd = [h for h in entry.affects if h not in plan["hypotheses"]]
+        if odd:
+            raise DynstatError(
+                "Y003",
+                f"the plan has no hypothesis {odd[0]!r}",
+                where=f"{FILE}: {entry.id}",
+                expected=", ".join(plan["hypotheses"]),
+            )
 
 
 def amended_plan(plan: Mapping[str, Any], declared: Sequence[Declared]) -> Mapping[str, Any]:
@@ -206,10 +219,6 @@ def _check_data(data: Mapping[str, Any], where: str) -> None:
         raise DynstatError("Y003", "max_fraction lies from 0 to 1", where=where, found=words(missing))
 
 
-def _covers(pointer: str, field_: str) -> bool:
-    return field_ == pointer or field_.startswith(pointer + "/")
-
-
 def _level(entry: Declared, seen: str) -> str:
     return max(entry.timing, seen or "none", key=ACCESS_LEVELS.index)
 
@@ -224,7 +233,8 @@ def _entry(value: Any, where: str) -> Declared:
     for key in ("id", "pointer", "text"):
         if not isinstance(spec[key], str) or not spec[key].strip():
             raise DynstatError("Y003", f"{key} is text", where=where, found=repr(spec[key]))
-    split(spec["pointer"])
+    if not split(spec["pointer"]):
+        raise DynstatError("Y003", "the whole plan is no place in it", where=where, mend="name the place")
     try:
         canonical_json(spec.get("value"))
     except (ValueError, TypeError):

@@ -126,7 +126,7 @@ def diff(
     """
     out = []
     for pointer, old, new in differences(locked, executed):
-        if pointer in planned:
+        if any(covers(p, pointer) for p in planned):
             continue
         kind, why = classify(pointer)
         out.append(
@@ -139,7 +139,7 @@ def diff(
                 (reasons or {}).get(pointer, why),
                 timing=timing,
                 affects=affected(locked, pointer) if kind != "note" or pointer.startswith(_STATES) else (),
-                registered_also=kind in ("note", "sensitivity"),
+                registered_also=kind == "note",
             )
         )
     return out
@@ -176,6 +176,17 @@ def affected(plan: Mapping[str, Any], pointer: str) -> tuple[str, ...]:
     if parts[:1] == ["gates"] and len(parts) > 1:
         return tuple(h for h in hypotheses if h in plan["gate_hypotheses"].get(parts[1], hypotheses))
     return () if parts[:1] == ["exploratory"] else tuple(hypotheses)
+
+
+def covers(pointer: str, other: str) -> bool:
+    """Return whether a place is another one or holds it.
+
+    Examples
+    --------
+    >>> covers("/analyses/S1", "/analyses/S1/seed"), covers("/analyses/S1", "/analyses/S11")
+    (True, False)
+    """
+    return other == pointer or other.startswith(pointer + "/")
 
 
 def worst(kinds: Sequence[str]) -> str:

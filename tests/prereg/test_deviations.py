@@ -160,6 +160,7 @@ def test_a_place_that_nobody_thought_of_is_no_mere_note():
         (HEAD + entry("/time", timing="later"), "Y003", "outcomes"),
         (HEAD + entry("/time", **{"class": "minor"}), "Y003", "sensitivity"),
         (HEAD + entry("time"), "Y003", "JSON pointer"),
+        (HEAD + entry(""), "Y003", "pointer is text"),
         (HEAD + entry("/time", text=" "), "Y003", "text is text"),
         (HEAD + entry("/time") + entry("/code"), "Y003", "same id"),
         (HEAD + entry("/time", affects="H1"), "Y003", "list of hypotheses"),
@@ -284,6 +285,17 @@ def test_what_cannot_be_run_beside_is_refused_before_anything_is_run(
     refused(code, study, saved(2.0), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert "access" not in [e["event"] for e in read_ledger(study / "ledger.jsonl")]
+
+
+def test_a_hypothesis_that_is_not_there_is_no_effect(study, locked, saved, tmp_path):
+    declare(study, entry("/analyses/S1", affects=["H1", "H7"]))
+    assert "'H7'" in str(refused("Y003", study, saved(2.0), tmp_path / "out"))
+
+
+def test_an_option_that_holds_options_is_planned_as_a_whole():
+    changed = pointers.changed(_RECORD, "/analyses/S1/options/c/1", 9)
+    assert diff(_RECORD, changed, planned=frozenset(["/analyses/S1/options/c"])) == []
+    assert diff(_RECORD, changed, planned=frozenset(["/analyses/S1/options/a"]))
 
 
 def test_changed_code_that_is_declared_leaves_an_exploratory_run(study, locked, saved, tmp_path):
