@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate
 from .balanced import anova_components, find_strata, reml_components
+from .batched import fit_many
+from .components import minque
+from .crossproducts import cross_products, with_response
 from .design import Design
 from .formula import parse_formula
 from .groups import groups_of, resampler_of
 from .jackknife import jackknife_share
-from .shares import variance_components
+from .shares import components_at, variance_components
 from .stream import design_of
 
 Array = NDArray[np.float64]
@@ -26,10 +30,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Shares:
-    """REML shares and unbounded shares of B outcomes, each of shape (B, k + 1)."""
+    """REML shares of B outcomes, shape (B, k + 1), and the unbounded ones of one outcome, made when asked."""
 
     share: Array
-    free: Array
+    free: Callable[[int], Array]
 
 
 def shares_many(
@@ -42,12 +46,14 @@ def shares_many(
     level: float = 0.95,
     method: str = "variance.shares@1",
     seed: int | None = None,
+    terms: Collection[str] | None = None,
 ) -> list[dict[str, Estimate] | DynstatError]:
     """Estimate the panel's variance shares of many outcomes that share their rows.
 
     The ``share.*`` of :func:`dynstat.decompose`, to rounding, without the intervals for a population, chance
-    levels and sums of squares, which are what costs there. In balanced data the strata of the design and of
-    its left-out parts are found once, and all outcomes are fitted together.
+    levels and sums of squares, which are what costs there. All outcomes are fitted together, to the whole
+    design and to each of its left-out parts; unbounded components are solved for only where a share, or one
+    left out, lies at its boundary.
 
     Parameters
     ----------
@@ -61,6 +67,8 @@ def shares_many(
         As :func:`dynstat.decompose`.
     seed : int, optional
         Recorded; nothing is drawn here.
+    terms : collection of str, optional
+        Those whose shares are wanted, ``residual`` among them; all by default.
 
     Returns
     -------
@@ -102,7 +110,7 @@ def shares_many(
             raise DynstatError(
                 "S403", "the model cannot be fitted without some of the units", found=error.what
             ) from error
-        left.append(_shares(part, y[rows][:, varies], full))
+        left.append(_shares(part, y[rows][:, varies]))
     n = {
         "rows": design.nobs,
         **{t.label: len(t.levels) for t in design.terms},
@@ -111,27 +119,36 @@ def shares_many(
     }
     common: dict[str, Any] = {"level": level, "method": method, "n": n, "unit": unit, "target": "panel"}
     names = [*(t.label for t in design.terms), "residual"]
-    made = [_estimates(b, full, left, names, {"seed": seed, **common}) for b in range(int(varies.sum()))]
+    wanted = [(j, name) for j, name in enumerate(names) if terms is None or name in terms]
+    made = [_estimates(b, full, left, wanted, {"seed": seed, **common}) for b in range(int(varies.sum()))]
     found = iter(made)
     return [next(found) if ok else constant for ok in varies]
 
 
-def _shares(design: Design, y: Array, full: _Shares | None = None) -> _Shares:
-    """Return the shares of every column of y on a design; `full` gives starts for a part of it."""
+def _shares(design: Design, y: Array) -> _Shares:
+    """Return the shares of every column of y on a design."""
     strata = find_strata(design)
     if strata is not None:
         ss = np.atleast_2d(strata.sums_of_squares(y))
         reml = reml_components(ss, strata.df, strata.design)
-        return _Shares(_over_sum(reml), _over_sum(anova_components(ss, strata.df, strata.design)))
-    share, free = [], []
-    for b in range(y.shape[1]):
-        start = None
-        if full is not None:
-            start = np.maximum(np.sqrt(full.share[b, :-1] / full.share[b, -1]), 0.05)
-        one = variance_components(replace(design, y=y[:, b]), start=start, with_anova=False)
-        share.append(one.share)
-        free.append(one.free_share)
-    return _Shares(np.array(share), np.array(free))
+        unbounded = _over_sum(anova_components(ss, strata.df, strata.design))
+        return _Shares(_over_sum(reml), lambda b: unbounded[b])
+    fits = fit_many(design, y)
+    components = np.array(
+        [
+            components_at(fits.theta[b], fits.sigma[b] ** 2)
+            if fits.converged[b]
+            else variance_components(replace(design, y=y[:, b]), with_anova=False).reml
+            for b in range(y.shape[1])
+        ]
+    )
+    cross = cross_products(design)
+
+    def free(b: int) -> Array:
+        out = minque(replace(design, y=y[:, b]), components[b], with_response(cross, design, y[:, b]))
+        return np.asarray(out / out.sum(), dtype=np.float64)
+
+    return _Shares(_over_sum(components), cache(free))
 
 
 def _over_sum(components: Array) -> Array:
@@ -139,22 +156,27 @@ def _over_sum(components: Array) -> Array:
 
 
 def _estimates(
-    b: int, full: _Shares, left: Sequence[_Shares], names: Sequence[str], common: dict[str, Any]
+    b: int,
+    full: _Shares,
+    left: Sequence[_Shares],
+    wanted: Sequence[tuple[int, str]],
+    common: dict[str, Any],
 ) -> dict[str, Estimate]:
     out = {}
-    for j, name in enumerate(names):
-        made = jackknife_share(
-            full.share[b, j],
-            np.array([s.share[b, j] for s in left]),
-            full.free[b, j],
-            np.array([s.free[b, j] for s in left]),
-        )
+    for j, name in wanted:
+        share, without = full.share[b, j], np.array([s.share[b, j] for s in left])
+        inside = 0 < share < 1 and bool(np.all((without > 0) & (without < 1)))
+        # Inside its range a share is left on the logit scale, which asks for no unbounded components.
+        unbounded = (share, without)
+        if not inside:
+            unbounded = (full.free(b)[j], np.array([s.free(b)[j] for s in left]))
+        made = jackknife_share(share, without, *unbounded)
         out[f"share.{name}"] = Estimate.from_pivot(
             f"share.{name}",
             made.value,
             made.pivot,
             interval=f"delete-group jackknife, t({len(left) - 1}), {made.scale} scale",
-            diagnostics={"scale": made.scale, "share_unbounded": float(full.free[b, j])},
+            diagnostics={"scale": made.scale},
             **common,
         )
     return out

@@ -18,7 +18,7 @@ import pandas as pd
 from ..inference.rules import Rule
 from .multiverse_judge import judge_of
 from .multiverse_rows import rows
-from .multiverse_run import Failure, Found, Made, Task, can_wait, judged, make_all
+from .multiverse_run import Failure, Found, Made, Task, judged, make_all, waiting_terms
 from .multiverse_spec import Declared, Universe, universes_of
 from .multiverse_spread import spread_by_choice
 
@@ -302,7 +302,9 @@ def _tasks(
     for part in plan["hypotheses"][h]["parts"]:
         analysis = part["estimand"]["analysis"]
         # The registered universe runs as the registered analysis did, so that its numbers are the same.
-        together = universe.role != "registered" and can_wait(changed["analyses"][analysis], needed[analysis])
+        together: tuple[str, ...] = ()
+        if universe.role != "registered":
+            together = waiting_terms(changed["analyses"][analysis], needed[analysis])
         out[analysis] = Task(changed, analysis, together)
     return out
 

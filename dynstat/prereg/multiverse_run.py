@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,6 +76,7 @@ class Waiting:
     """Values of an outcome whose shares are estimated together with those of other universes."""
 
     spec: Mapping[str, Any]
+    terms: tuple[str, ...]
     values: Array
     prompts: tuple[str, ...]
 
@@ -94,16 +95,19 @@ class Made:
 
 @dataclass(frozen=True)
 class Task:
-    """One analysis of one version of the plan; `together` where its shares may wait for others."""
+    """One analysis of one version of the plan.
+
+    `together` names the terms whose shares wait for those of other universes; none where more is asked for.
+    """
 
     plan: Mapping[str, Any]
     analysis: str
-    together: bool
+    together: tuple[str, ...]
 
     @property
     def key(self) -> bytes:
         """Equal for tasks that give equal results."""
-        return canonical_json([self.plan["data"], self.plan["analyses"], self.analysis, self.together])
+        return canonical_json([self.plan["data"], self.plan["analyses"], self.analysis, list(self.together)])
 
 
 def make_all(
@@ -159,14 +163,13 @@ def untouched(plan: Mapping[str, Any], ds: xr.Dataset) -> Whole | None:
     return Whole(plan, dict(out.states))
 
 
-def can_wait(spec: Mapping[str, Any], quantities: Iterable[str]) -> bool:
-    """Return whether an analysis asks for the panel's shares alone, which one pass gives many outcomes."""
-    return (
-        spec["method"] in _SHARES
-        and bool(spec["outcome"])
-        and not spec.get("on_failure")
-        and all(q.startswith("share.") for q in quantities)
-    )
+def waiting_terms(spec: Mapping[str, Any], quantities: Collection[str]) -> tuple[str, ...]:
+    """Return the terms whose shares are asked for, where nothing else is: one pass gives many outcomes."""
+    of_panel = [q for q in sorted(quantities) if q.startswith("share.")]
+    alone = len(of_panel) == len(quantities) and not spec.get("on_failure")
+    if spec["method"] in _SHARES and spec["outcome"] and alone:
+        return tuple(q.removeprefix("share.") for q in of_panel)
+    return ()
 
 
 def judged(
@@ -229,7 +232,7 @@ def _make(task: Task, ds: xr.Dataset, whole: Whole | None) -> Made:
             told = "; ".join(f"planned contingency, {c.found}: {c.do}" for c in done.contingencies)
             return Made(states, dict(done.estimates), told)
         y = _values(spec, ds) if values is None or task.analysis not in values else values[task.analysis]
-        return Made(states, Waiting(spec, y, tuple(ds["prompt"].values.astype(str).tolist())))
+        return Made(states, Waiting(spec, task.together, y, tuple(ds["prompt"].values.astype(str).tolist())))
     except DynstatError as e:
         return Made(states, _failed(f"{e.code} {e.what}", spec, ds))
     except Exception as e:  # one universe that fails must not take the others with it, and is listed
@@ -285,7 +288,7 @@ def _shares_together(made: dict[bytes, Made], ds: xr.Dataset) -> None:
         if isinstance(m.result, Waiting):
             w = m.result
             rows = np.packbits(np.isfinite(w.values)).tobytes()
-            same = canonical_json([w.spec["method"], w.spec["options"], w.prompts])
+            same = canonical_json([w.spec["method"], w.spec["options"], list(w.prompts), list(w.terms)])
             groups.setdefault(same + rows, []).append((key, w))
     names = ds["prompt"].values.astype(str).tolist()
     for members in groups.values():
@@ -303,6 +306,7 @@ def _shares_together(made: dict[bytes, Made], ds: xr.Dataset) -> None:
                 columns,
                 method=first.spec["method"],
                 seed=int(first.spec["seed"]),
+                terms=first.terms,
                 **chosen,
             )
         except DynstatError as e:

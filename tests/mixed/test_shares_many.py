@@ -53,6 +53,13 @@ def test_as_one_by_one(panel, dropped: int) -> None:
     assert scales == {"logit", "raw"}
 
 
+def test_only_the_terms_that_are_asked_for(panel) -> None:
+    frame, y = panel[0].iloc[1:].reset_index(drop=True), panel[1][1:]
+    all_, some = (shares_many(SHARES_FORMULA, frame, y, terms=t) for t in (None, ("model",)))
+    assert [set(e) for e in some] == [{"share.model"}] * 3
+    assert [e["share.model"].value for e in some] == [e["share.model"].value for e in all_]
+
+
 def test_an_outcome_without_variance_fails_alone(panel) -> None:
     frame, y = panel
     constant, fine = shares_many(SHARES_FORMULA, frame, np.column_stack([np.full(len(frame), 2.5), y[:, 0]]))

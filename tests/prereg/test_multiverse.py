@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from dynstat.dataset import build as build_module
-from dynstat.inference.methods import SHARES_FORMULA
 from dynstat.plotting.specification_curve import describe_curve
 from dynstat.prereg.contingencies import analyse
 from dynstat.prereg.execute import execute
@@ -299,10 +298,11 @@ def test_hypotheses_share_what_they_have_in_common(plan, panel, monkeypatch) -> 
     pd.testing.assert_frame_equal(found["A1"].table, found["A2"].table)
 
 
-def test_formula_of_the_claims_is_the_one_that_waits() -> None:
-    from dynstat.prereg.multiverse_run import can_wait
+def test_only_shares_of_the_panel_wait() -> None:
+    from dynstat.prereg.multiverse_run import waiting_terms
 
-    spec = {"method": "variance.shares@1", "outcome": {"metric": "x"}, "options": {"formula": SHARES_FORMULA}}
-    assert can_wait(spec, ["share.model"]) and not can_wait(spec, ["share.model", "population.share.model"])
-    assert not can_wait(spec | {"on_failure": [{"when": "singular"}]}, ["share.model"])
-    assert not can_wait(spec | {"method": "markov@1"}, ["share.model"])
+    spec = {"method": "variance.shares@1", "outcome": {"metric": "x"}, "options": {}}
+    assert waiting_terms(spec, {"share.model", "share.residual"}) == ("model", "residual")
+    assert not waiting_terms(spec, {"share.model", "population.share.model"})
+    assert not waiting_terms(spec | {"on_failure": [{"when": "singular"}]}, {"share.model"})
+    assert not waiting_terms(spec | {"method": "markov@1"}, {"share.model"})
