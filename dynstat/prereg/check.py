@@ -160,7 +160,7 @@ def in_words(found: Mapping[str, Any]) -> str:
         by = "" if f["correction"] == "bonferroni" else f", {f['correction']}"
         at = "each of the" if f["correction"] in ("bonferroni", "none") else "the strictest of the"
         lines.append(
-            f"  {len(f['hypotheses'])} hypotheses ({', '.join(f['hypotheses'])}), family {name}{by}, alpha "
+            f"  {_hypotheses(f['m'])} ({', '.join(f['hypotheses'])}), family {name}{by}, alpha "
             f"{f['alpha']:g}: {at} {2 * f['m']} tests at {f['level']:.4g}"
         )
     for name, claim in found["claims"].items():
@@ -179,6 +179,10 @@ def in_words(found: Mapping[str, Any]) -> str:
         f"{found['pilot']['n']} pilot prompts, disjoint"
     )
     return "\n".join([*lines, *(f"  warning: {text}" for text in found["warnings"])])
+
+
+def _hypotheses(m: int) -> str:
+    return "1 hypothesis" if m == 1 else f"{m} hypotheses"
 
 
 def _resolution_words(row: Mapping[str, Any]) -> list[str]:
