@@ -96,7 +96,9 @@ def each(function: Callable[[T], R], items: Iterable[T], jobs: int | None = None
     if len(every) < 2 and at.client is None:
         yield from map(function, every)
     elif at.client is not None:
-        futures = at.client.map(lambda item: _task(function, item, 1), every, pure=False)
+        # The function holds the data: it is sent once and not with every item.
+        held = at.client.scatter(function, hash=False)
+        futures = at.client.map(_remote, every, function=held, pure=False)
         try:
             for future in futures:
                 yield future.result()
@@ -108,6 +110,10 @@ def each(function: Callable[[T], R], items: Iterable[T], jobs: int | None = None
         inner = max(1, at.jobs // len(every)) if jobs is None else jobs
         run = Parallel(n_jobs=min(at.jobs, len(every)), backend="loky", return_as="generator")
         yield from run(delayed(_task)(function, item, inner) for item in every)
+
+
+def _remote(item: T, function: Callable[[T], R]) -> R:
+    return _task(function, item, 1)
 
 
 def _task(function: Callable[[T], R], item: T, jobs: int) -> R:
