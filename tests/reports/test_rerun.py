@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import types
@@ -66,6 +67,16 @@ def test_results_come_out_of_the_data_again(whole: Path) -> None:
     assert "not recomputed" in dynstat.reports.check(whole)[-1]
     run = CliRunner().invoke(app, ["report", "check", str(whole), "--data", str(whole / "panel.nc")])
     assert run.exit_code == 0 and "0 differ" in run.output
+
+
+def test_the_commands_of_the_page_run(whole: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    dynstat (report (?:build|check) .*?)(?: +#.*)?$", page, re.M)
+    assert len(lines) == 3
+    for line in lines:
+        words = {"OUT": str(whole), "PATH": str(whole / "panel.nc")}
+        run = CliRunner().invoke(app, [words.get(w, w) for w in line.split()])
+        assert run.exit_code == 0, (line, run.output)
 
 
 def test_a_changed_number_is_found_although_the_report_agrees_with_it(whole: Path, tmp_path: Path) -> None:
