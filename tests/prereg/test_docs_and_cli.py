@@ -143,6 +143,7 @@ def test_the_page_documents_no_rule_or_reason_that_is_not_there():
         "analyses",
         "hypotheses",
         "exploratory",
+        "robustness",
         "notes",
     }
 
