@@ -172,7 +172,10 @@ def basis(content: Mapping[str, Any], hypothesis: str) -> dict[str, Any]:
     return {
         "claim": {k: v for k, v in claim.items() if k != "order"},
         "analyses": specs,
-        "families": {f: {k: v for k, v in s.items() if k != "order"} for f, s in plan["families"].items()},
+        "families": {
+            f: {k: v for k, v in plan["families"][f].items() if k != "order"}
+            for f in _families_before(plan, claim["family"])
+        },
         "gates": {
             g: {k: v for k, v in s.items() if k != "hypotheses"}
             for g, s in plan["gates"].items()
@@ -193,16 +196,22 @@ def _is_builtin(method: str) -> bool:
     return path.startswith("dynstat.") and not path.startswith("dynstat.analyses.")
 
 
+def _families_before(plan: Mapping[str, Any], family: str) -> list[str]:
+    """Return a family and those that it waits for."""
+    out = [family]
+    while (before := plan["families"][out[-1]].get("after")) is not None and before not in out:
+        out.append(before)
+    return out
+
+
 def _family_kept(older: Mapping[str, Any], newer: Mapping[str, Any], hypothesis: str) -> bool:
     """Return whether no family was changed so that a test of the hypothesis could have become easier."""
     plan = newer["plan"]
-    after = any(s.get("after") for s in plan["families"].values())
-    mine = plan["hypotheses"][hypothesis]["family"]
-    for name, spec in plan["families"].items():
-        if name != mine and not after:
-            continue
+    families = _families_before(plan, plan["hypotheses"][hypothesis]["family"])
+    for name in families:
+        spec = plan["families"][name]
         before, now = ({h for h, s in p["hypotheses"].items() if s["family"] == name} for p in (older, plan))
-        if not before <= now or (before != now and (after or spec["correction"] not in _OPEN)):
+        if not before <= now or (before != now and (len(families) > 1 or spec["correction"] not in _OPEN)):
             return False
         order = older["families"][name].get("order", [])
         if list(spec.get("order", []))[: len(order)] != list(order):

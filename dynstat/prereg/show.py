@@ -8,18 +8,35 @@ from typing import Any
 
 from ..inference.rules import Rule
 from ..inference.wording import level
+from .chains import amendment, registration_of
 from .check import family_levels
-from .lock import SUFFIX, load_lock
+from .evidence import evidence, in_words
+from .lock import SUFFIX, Lock, load_lock
 from .plan import load_plan
 
 
 def shown_plan(target: str | Path) -> tuple[Mapping[str, Any], str]:
-    """Return the expanded plan of a study or lock, and a line on where it stands."""
+    """Return the expanded plan of a study or lock, and in words where it stands."""
     if str(target).endswith(SUFFIX):
         lock = load_lock(target)
-        return lock.plan, f"locked {lock.content['time']} for panel {lock.name} (sha256 {lock.sha256})"
+        return lock.plan, "\n".join(_standing(lock, Path(target)))
     plan = load_plan(target)
     return plan.content, f"not a lock: the plan as it stands (sha256 {plan.sha256})"
+
+
+def _standing(lock: Lock, path: Path) -> list[str]:
+    lines = [
+        f"locked {lock.content['time']} for panel {lock.name} (sha256 {lock.sha256})",
+        f"evidence {in_words(evidence(lock, path))}; access by then: {lock.content['access']['level']}",
+    ]
+    stated = amendment(lock)
+    if stated is not None:
+        lines.append(f"amends {lock.parent} ({stated['reason']}), in {', '.join(stated['pointers'])}")
+        for name in lock.plan["hypotheses"]:
+            r, how = registration_of([lock], name), stated["hypotheses"][name]["how"]
+            lines.append(f"   {name}: {how}, registered {r.time} at access {r.access}")
+        lines += [f"   {name}: dropped" for name in stated["dropped"]]
+    return lines
 
 
 def describe_plan(content: Mapping[str, Any], head: str) -> str:

@@ -130,6 +130,52 @@ def test_unchanged_means_all_that_decides(study, first, change, expected):
     assert chain_of(study, lock)[0].sha256 == first.sha256
 
 
+def h4(plan, family="main"):
+    plan["hypotheses"]["H4"] = dict(plan["hypotheses"]["H1"], claim="One more.", family=family)
+
+
+def with_family(correction, **more):
+    def change(plan):
+        plan["families"]["main"] = {"alpha": 0.05, "correction": correction, **more}
+
+    return change
+
+
+def beside(plan):
+    plan["families"]["other"] = {"alpha": 0.05}
+    h4(plan, "other")
+
+
+@pytest.mark.parametrize(
+    "before, change, kept",
+    [
+        (with_family("bonferroni"), h4, True),
+        (with_family("holm"), h4, True),
+        (with_family("bh"), h4, False),  # a strong member makes the tests of the others easier
+        (with_family("bonferroni"), beside, True),
+        (with_family("bh"), beside, True),
+        (
+            with_family("fixed_sequence", order=["H1", "H2", "H3"]),
+            lambda p: (h4(p), p["families"]["main"].update(order=["H1", "H2", "H3", "H4"])),
+            True,
+        ),
+        (
+            with_family("fixed_sequence", order=["H1", "H2", "H3"]),
+            lambda p: (h4(p), p["families"]["main"].update(order=["H4", "H1", "H2", "H3"])),
+            False,
+        ),
+    ],
+)
+def test_a_new_member_leaves_the_others_where_it_cannot_help_them(study, inputs, before, change, kept):
+    edit(study, before)
+    lock_study(study, "demo", inputs)
+    edit(study, lambda p: (before(p), change(p)))
+    lock = load_lock(amend_study(study, "demo", "second", "one more"))
+    old = "unchanged" if kept else "changed"
+    assert how(lock) == {"H1": old, "H2": old, "H3": old, "H4": "added"}
+    assert len(chain_of(study, lock)) == 2
+
+
 def test_changed_code_of_the_study_changes_what_rests_on_it(study, first):
     (study / "helper.py").write_text("x = 1\n")
     lock = load_lock(amend_study(study, "demo", "second", "a helper"))

@@ -65,6 +65,9 @@ def test_the_commands_of_the_page_run_in_their_order(study, panel, capsys, monke
     assert "L2 (third-party copy)" in done[4][1] and "L3 (third-party time)" in done[6][1]
     code, words = call(capsys, "prereg", "verify", study)
     assert code == 0 and "evidence L3 (third-party time)" in words and "amends" in words
+    shown = call(capsys, "prereg", "show", study / "second.lock.json")[1]
+    assert "H1: changed, registered" in shown and "H2: unchanged, registered" in shown
+    assert "evidence L3 (third-party time)" in call(capsys, "prereg", "show", lock)[1]
     assert "mistyped" in words and "differs: /plan/hypotheses/H1/parts/0/threshold" in words
     assert all((study / name).exists() for name in re.findall(r"^\| `([\w.]+)` \|", PAGE, flags=re.M)[:3])
 
