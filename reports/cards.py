@@ -22,6 +22,7 @@ UNDECIDED = {
 HELD_BACK = {
     "by_construction": "A definition or a theorem gives this number, so it says nothing about the claim.",
     "downgraded": "A deviation from the plan forbids support; the data leave the claim open.",
+    "not_reached": "The registered order of tests stopped before this claim; its support was not tested.",
     "not_beyond_null": "The number is not beyond what its null gives; the data leave the claim open.",
 }
 

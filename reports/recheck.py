@@ -124,8 +124,9 @@ def _expected(
 ) -> tuple[str, ...]:
     if p_reject <= levels[1]:
         return ("rejected",)
-    # A downgrading deviation, or a theorem, holds back support and leaves the test as it is.
-    if p_support > levels[0] or results.raw(f"{h}.reason_code") in ("by_construction", "downgraded"):
+    # A downgrading deviation, a theorem or a gate holds back support and leaves the test as it is.
+    held_back = ("by_construction", "downgraded", "not_reached")
+    if p_support > levels[0] or results.raw(f"{h}.reason_code") in held_back:
         return ("inconclusive",)
     # One part's own rejection can hold back support of the whole although the joined p is small.
     joined = any(v.formatted.startswith("Joined by") for v in results.under(f"{h}.criterion"))

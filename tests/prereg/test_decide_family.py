@@ -156,3 +156,18 @@ def test_a_decision_of_a_family_needs_its_family(locked):
         assert e.value.code == "P309"
     strong = decide_family(lock, estimates(3.0))["H1"]
     assert downgrade(lock, strong, "seen before").reason_code == "downgraded"
+
+
+def test_a_report_of_a_fixed_sequence_passes_its_check(study, inputs, saved, tmp_path, capsys):
+    """The decisions that a report recomputes from p-values and levels are those of the family."""
+    from .test_docs_and_cli import call
+
+    order = "main: {alpha: 0.05, correction: fixed_sequence, order: [H2, H1, H3]}"
+    (study / "plan.yaml").write_text(PLAN.replace("main: {alpha: 0.05}", order), encoding="utf-8")
+    lock_study(study, "demo", inputs)
+    out = tmp_path / "out"
+    assert call(capsys, "run", study, "--data", saved(2.0), "-o", out)[0] == 0
+    results = (out / "results.json").read_text(encoding="utf-8")
+    assert "not_reached" in results and "H1.p_support_adjusted" in results and "H1.alpha_reject" in results
+    code, text = call(capsys, "report", "check", out)
+    assert code == 0, text
