@@ -84,15 +84,18 @@ def event_words(entry: Mapping[str, Any]) -> str:
     return "proof of time attached" if event == "proof" else "report built"
 
 
-def reproduction(plan: Mapping[str, Any], lock: Lock | None, data_name: str) -> list[str]:
-    """Return the commands that make the results again."""
+def reproduction(
+    plan: Mapping[str, Any], lock: Lock | None, data_name: str, deviated: bool = False
+) -> list[str]:
+    """Return the commands that make the results again; `deviated` where a declaration lies beside them."""
     # A file's name comes from outside, and commands are copied into shells.
     store = "STORE" if data_name in ("", "store") else shlex.quote(data_name)
     commands = [] if lock is None else [f"dynstat prereg verify {plan['id']}"]
     return [
         *commands,
         "dynstat extract PANEL.yaml -o STORE",
-        f"dynstat run {plan['id']} --data {store} -o OUT",
+        f"dynstat run {plan['id']} --data {store} -o OUT"
+        + (" --deviate deviations.yaml" if deviated else ""),
         "dynstat report build OUT",
     ]
 

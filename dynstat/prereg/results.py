@@ -11,6 +11,7 @@ import numpy as np
 from ..files import write_json
 from ..inference.rules import Rule
 from ..inference.wording import is_bounded, level, number, p_value
+from .declared import FILE
 from .overview import add_overview
 from .plan_words import add_plan
 from .provenance import add_definitions, add_environment, event_words, reproduction
@@ -85,14 +86,20 @@ def write_results(
     add_beside(rows, beside, {h: c["order"] for h, c in plan["hypotheses"].items()})
     rows.extend(more)
     add_overview(rows, plan, ds)
-    add_definitions(rows, plan)
+    add_definitions(rows, _as_run(plan, run))
     for i, entry in enumerate(ledger, start=1):
         rows.note(f"timeline.{i}", entry["event"], time=entry["time"], event=event_words(entry))
-    for i, command in enumerate(reproduction(plan, lock, data_name), start=1):
+    for i, command in enumerate(reproduction(plan, lock, data_name, (out / FILE).exists()), start=1):
         rows.note(f"reproduce.{i}", command)
     add_environment(rows, ds)
     out.mkdir(parents=True, exist_ok=True)
     return write_json(out / "results.json", rows.rows)
+
+
+def _as_run(plan: Mapping[str, Any], run: Execution) -> dict[str, Any]:
+    """Return the plan with the options as executed, which a planned contingency may have changed."""
+    groups = ("analyses", "exploratory")
+    return {**plan, **{g: {n: {**s, **run.ran.get(n, {})} for n, s in plan[g].items()} for g in groups}}
 
 
 def _study(
@@ -146,10 +153,11 @@ def _data(rows: Rows, ds: xr.Dataset, content_sha256: str, data_name: str) -> No
     if "family" in ds.coords:
         families, counts = np.unique(ds["family"].values.astype(str), return_counts=True)
         if len(families) < ds.sizes["model"]:
+            noun = "one family" if len(families) == 1 else f"{len(families)} families"
             groups = ", ".join(f"{f} ({n})" for f, n in zip(families, counts, strict=True))
             rows.note(
                 "panel.note",
-                f"The {ds.sizes['model']} models fall into {len(families)} families: {groups}. Models of "
+                f"The {ds.sizes['model']} models fall into {noun}: {groups}. Models of "
                 "one family are near relatives in design, not so many independent architectures.",
             )
 

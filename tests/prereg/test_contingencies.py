@@ -169,4 +169,7 @@ def test_a_used_contingency_is_in_the_results_and_no_deviation(study, inputs, sa
     assert v["contingency.n"] == 1 and v["deviation.n"] == 0 and v["notrun.n"] == 0
     assert v["contingency.C1.analysis"] == "S1" and v["contingency.C1.when"] == "failed"
     assert v["contingency.C1.do"] == "use_options" and v["contingency.C1.changed"] == '{"break_it":false}'
+    # Methods are told as executed, the plan as registered.
+    assert v["executed.S1.options"] == '{"break_it":false,"kind":"plain","shift":0}'
+    assert "break_it: true" in " ".join(str(x) for k, x in v.items() if k.startswith("plan.words"))
     assert v["contingency.C1.reason"] == "it can break" and "S402" in v["contingency.C1.found"]

@@ -61,6 +61,7 @@ def test_deviate_and_jobs_are_options_of_the_command(study, locked, saved, tmp_p
     told = json.loads(capsys.readouterr().out)
     assert told["decisions"]["H1"] == ["supported", "supported_by_rule"]
     assert values(out)["amended.H1.decision"] == "rejected"
+    assert values(out)["reproduce.3"].endswith("-o OUT --deviate deviations.yaml")
     assert "shift" in (out / "report.qmd").read_text() and command("report", "check", out) == 0
     assert command(*words, "--jobs", "0") == 2
     # The file lies beside the results, so that these can be computed again; a run without it takes it away.
