@@ -16,6 +16,7 @@ from dynstat.mixed import lmer
 from dynstat.mixed.parametric_bootstrap import bootstrap
 from dynstat.mixed.resampling import delete_group_jackknife, unit_bootstrap
 from dynstat.parallel import each, workers
+from dynstat.prereg.ledger import read_ledger
 from dynstat.prereg.lock import lock_study
 from dynstat.prereg.runner import run_study
 
@@ -98,6 +99,20 @@ def test_two_processes_give_the_results_of_one(wide, inputs, saved, tmp_path):
     ]
     # The number of processes is no part of what a result depends on.
     assert run_study(wide, data, tmp_path / "one", jobs=2).kept
+
+
+def test_an_interrupt_ends_a_run_on_several_processes(wide, inputs, saved, tmp_path):
+    lock_study(wide, "demo", inputs)
+
+    def stop(done, *_):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(wide, saved(2.0), tmp_path / "out", stop, jobs=2)
+    assert read_ledger(tmp_path / "out" / "ledger.jsonl")[-1]["what"] == "interrupted"
+    assert not (tmp_path / "out" / "results.json").exists()
+    assert run_study(wide, saved(2.0), tmp_path / "out", jobs=2).outcomes["H1"][0] == "supported"
 
 
 def test_dask_gives_the_results_of_one_process(wide, inputs, saved, tmp_path):
