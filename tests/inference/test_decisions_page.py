@@ -16,7 +16,7 @@ from dynstat.inference.rules import REASONS, RULES, Rule, judge
 
 PAGE = Path(__file__).parents[2] / "docs" / "decisions.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-PICTURES = dict(re.findall(r"^```text (\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
+PICTURES = dict(re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
 
 
 def test_page_examples():

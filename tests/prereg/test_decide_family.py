@@ -171,3 +171,11 @@ def test_a_report_of_a_fixed_sequence_passes_its_check(study, inputs, saved, tmp
     assert "not_reached" in results and "H1.p_support_adjusted" in results and "H1.alpha_reject" in results
     code, text = call(capsys, "report", "check", out)
     assert code == 0, text
+
+
+def test_without_correction_each_claim_stands_alone_at_alpha(locked):
+    lock = locked("main: {alpha: 0.05, correction: none, reason: three questions of their own}")
+    given = estimates(1.17)
+    together = decide_family(lock, given)
+    assert together["H1"] == decide(lock, "H1", given["H1"]) and together["H1"].outcome == "supported"
+    assert together["H1"].alpha == 0.05 and together["H1"].p_support_adjusted == together["H1"].p_support
