@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 
 class ExitCode(IntEnum):
@@ -144,7 +145,11 @@ CODES: dict[str, Entry] = {
     "P305": Entry(
         "lock exists already", _I, "A lock is never overwritten. Give the new one another panel name."
     ),
-    "P306": Entry("ledger was edited", _I, "The chain of hashes of ledger.jsonl is broken."),
+    "P306": Entry(
+        "ledger was edited",
+        _I,
+        "The chain of hashes of ledger.jsonl is broken, or its end or an entry is missing.",
+    ),
     "P307": Entry("method not registered", _U, "A plan names methods as name@version from one registry."),
     "P308": Entry(
         "method changed since the lock", _I, "The code of the study or the version of a method differs."
@@ -235,6 +240,11 @@ class DynstatError(Exception):
         """Return the fields, for ``--json``."""
         keys = ("code", "what", "where", "found", "expected", "mend")
         return {k: getattr(self, k) for k in keys} | {"problems": list(self.problems), "exit": int(self.exit)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Whole errors come back from other processes.
+        fields = {k: getattr(self, k) for k in ("where", "found", "expected", "mend", "problems")}
+        return partial(type(self), **fields), (self.code, self.what)
 
     def __str__(self) -> str:
         lines = [f"{self.code} {self.what}"]

@@ -1,5 +1,6 @@
 """One exception class, one table; every code is complete and documented."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def test_an_error_says_what_where_found_expected_and_mend():
 def test_a_code_outside_the_table_is_a_programming_error():
     with pytest.raises(KeyError):
         DynstatError("Z999", "x")
+
+
+def test_an_error_comes_whole_from_another_process():
+    error = DynstatError("S404", "x", where="y", found=3, expected="z", problems=["a", "b"], mend="m")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) and again.as_dict() == error.as_dict()
+    error.where = "elsewhere"
+    assert pickle.loads(pickle.dumps(error)).where == "elsewhere"
 
 
 def test_every_code_used_in_the_packages_stands_in_the_table_and_every_row_is_used():

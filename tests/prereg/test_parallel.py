@@ -166,6 +166,10 @@ def test_resamples_do_not_depend_on_the_workers(fit, resample):
     pd.testing.assert_frame_equal(serial, parallel, check_exact=True)
 
 
+def refuse(x):
+    raise DynstatError("S404", "too small", where=str(x))
+
+
 def test_order_and_errors_are_those_of_a_loop():
     def reciprocal(x):
         return 1 / x
@@ -174,6 +178,8 @@ def test_order_and_errors_are_those_of_a_loop():
         assert list(each(reciprocal, [4, 2, 1])) == [0.25, 0.5, 1.0]
         with pytest.raises(ZeroDivisionError):
             list(each(reciprocal, [4, 0, 1]))
+        with pytest.raises(DynstatError, match="S404 too small"):
+            list(each(refuse, [1, 2]))
         assert list(each(os.getpid, [])) == []
     assert list(each(reciprocal, iter([4, 2]))) == [0.25, 0.5]
     with pytest.raises(DynstatError, match="S404"), workers(0):
