@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from .study import find_study, has_plan
 
 LEDGER = "ledger.jsonl"
 COPY = f"plan{SUFFIX}"
+# Events of a folder of results alone: what stands before the first of them was copied from the study.
+_OF_RESULTS = ("bind", "run", "failure", "report")
 _OF_PROOF = ("kind", "level", "says", "checked", "after_access")
 
 
@@ -201,8 +204,6 @@ def _head(ledger: Path, entries: list[dict[str, Any]]) -> str:
     file = head_file(ledger)
     if not file.exists():
         return "missing"
-    import json
-
     behind = len(entries) - json.loads(file.read_text(encoding="utf-8"))["n"]
     return f"{behind} entries behind" if behind else "holds"
 
@@ -216,11 +217,13 @@ def _abandoned(entries: list[dict[str, Any]], here: set[str]) -> list[dict[str, 
 
 
 def _home(lock: Lock) -> Path | None:
-    """Return the folder of the study that a copied lock comes from, where it can be found by name."""
+    """Return the folder of the study that a copied lock comes from, where one of its name knows the lock."""
     try:
-        return find_study(str(lock.content["study"]))
-    except DynstatError:
+        folder = find_study(str(lock.content["study"]))
+        locks = [json.loads(p.read_text(encoding="utf-8")) for p in folder.glob(f"*{SUFFIX}")]
+    except (DynstatError, OSError, ValueError):
         return None
+    return folder if any(isinstance(c, dict) and c.get("sha256") == lock.sha256 for c in locks) else None
 
 
 def _compare(home: Path, out: Path) -> dict[str, Any]:
@@ -235,8 +238,7 @@ def _compare(home: Path, out: Path) -> dict[str, Any]:
     if not (out / LEDGER).exists():
         raise DynstatError("F001", f"{LEDGER} does not exist", where=str(out / LEDGER))
     study, copy = read_ledger(home / LEDGER), read_ledger(out / LEDGER)
-    # What follows the first binding is of this folder alone.
-    first = next((i for i, e in enumerate(copy) if e["event"] == "bind"), len(copy))
+    first = next((i for i, e in enumerate(copy) if e["event"] in _OF_RESULTS), len(copy))
     common = copy[:first]
     lost = [e for i, e in enumerate(common) if i >= len(study) or study[i]["sha256"] != e["sha256"]]
     if lost:

@@ -260,6 +260,23 @@ def test_a_folder_of_results_is_verified_by_itself(path, study, saved, tmp_path)
     assert found["locks"][0]["code"] == "not here: this is a copy" and found["head"] == "holds"
 
 
+def test_results_of_a_study_that_is_known_by_name_are_witnesses_of_it(tmp_path):
+    for name, file in (("demo.lock.json", "plan.lock.json"), ("ledger.jsonl", "ledger.jsonl")):
+        shutil.copy(STUDY / name, tmp_path / file)
+    n = len(read_ledger(STUDY / "ledger.jsonl"))
+    found = verify_study(tmp_path)
+    assert found["against"][0]["entries"] == n and found["locks"][0]["sha256"].startswith("bb57694bfd0a")
+    append_entry(tmp_path / "ledger.jsonl", "bind", {"content_sha256": "c"})
+    append_entry(tmp_path / "ledger.jsonl", "failure", {"what": "stopped"})
+    assert verify_study(tmp_path)["against"][0]["entries"] == n
+    (tmp_path / "ledger.head").unlink()
+    shutil.copy(STUDY / "ledger.jsonl", tmp_path / "ledger.jsonl")
+    append_entry(tmp_path / "ledger.jsonl", "access", {"level": "outcomes"})  # of the study, which lost it
+    with pytest.raises(DynstatError) as e:
+        verify_study(tmp_path)
+    assert e.value.code == "P306" and f"entry {n + 1} (access of" in e.value.problems[0]
+
+
 def test_mutations_of_amendments_and_proofs_are_found(path, study):
     (study / "plan.yaml").write_text(PLAN.replace("threshold: 1.0", "threshold: 1.5"), encoding="utf-8")
     amended = amend_study(study, "demo", "second", "mistyped")
