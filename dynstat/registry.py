@@ -163,12 +163,16 @@ class Method(Entry):
         What a plan must give, "outcome" or names of options: of every group just one, and no empty value.
     takes_outcome : bool
         Whether a plan may name an outcome at all.
+    null_draws : str
+        The option that says how many draws its null is made of: p cannot fall below 1/(draws + 1). Empty
+        where the null is exact, or there is none.
     """
 
     quantities: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     required: tuple[tuple[str, ...], ...] = ()
     takes_outcome: bool = True
+    null_draws: str = ""
 
     def owed(self, options: Mapping[str, Any], outcome: object) -> list[str]:
         """Return, in words, what a plan leaves out that must be given, or gives too much of."""

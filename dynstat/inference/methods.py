@@ -69,6 +69,7 @@ METHODS.add(
             "level": Option(0.95, doc="of the two-sided intervals shown"),
         },
         quantities=("log_ratio",),
+        null_draws="permutations",
         required=(("outcome",),),
     )
 )

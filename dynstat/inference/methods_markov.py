@@ -100,6 +100,7 @@ _add(
         *(f"transition.{a}.{b}" for names in CODES.values() for a in names for b in names),
         *OF_CHAIN,
     ),
+    null_draws="stays",
 )
 _add(
     "transition_distance",
@@ -113,6 +114,7 @@ _add(
         "level": _LEVEL,
     },
     quantities=("largest_distance",),
+    null_draws="replicates",
 )
 _add(
     "stationarity",
@@ -129,6 +131,7 @@ _add(
         "level": _LEVEL,
     },
     quantities=("cramers_v", "total_variation"),
+    null_draws="replicates",
 )
 _add(
     "reopening",
@@ -147,6 +150,7 @@ _add(
         "level": _LEVEL,
     },
     quantities=REOPENING,
+    null_draws="null_replicates",
 )
 _add(
     "motifs",
@@ -166,6 +170,7 @@ _add(
         "level": _LEVEL,
     },
     quantities=("conserved", *(f"conserved.{null}" for null in NULLS)),
+    null_draws="replicates",
 )
 _add(
     "first_visits",
@@ -186,4 +191,5 @@ _add(
         "level": _LEVEL,
     },
     quantities=("path_share", "difference"),
+    null_draws="replicates",
 )

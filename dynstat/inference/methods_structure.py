@@ -116,6 +116,7 @@ METHODS.add(
             "level": _LEVEL,
         },
         quantities=("named.frequency", "others.frequency", "surviving_pairs"),
+        null_draws="clouds",
         required=(("outcome",), ("pairs",)),
     )
 )
@@ -146,6 +147,7 @@ METHODS.add(
             for left in ("", ".left_out")
             for population in ("", *(f".{p}" for p in POPULATIONS))
         ),
+        null_draws="replicates",
         required=(("outcome",),),
     )
 )
@@ -172,6 +174,7 @@ METHODS.add(
             "level": _LEVEL,
         },
         quantities=("stability",),
+        null_draws="replicates",
         required=(("outcome",),),
     )
 )
@@ -189,6 +192,7 @@ METHODS.add(
             "level": _LEVEL,
         },
         quantities=("anomaly",),
+        null_draws="permutations",
         required=(("outcome",),),
     )
 )

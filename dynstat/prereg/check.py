@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ..errors import DynstatError
 from ..files import sha256_file
 from ..inference.decision import DECISIONS
 from ..inference.multiplicity import strictest_level
+from ..registry import METHODS
 from .checker import Checker
 from .plan import Plan, load_plan
 from .resolution import Resolution, resolution
@@ -117,6 +119,9 @@ def _claims(plan: Plan, families: Mapping[str, Any]) -> dict[str, Reach]:
                 checker.problem(
                     ("hypotheses", name), f"no result can make it {outcome}: its rules leave no room for that"
                 )
+        for part in claim["parts"]:
+            if part["beyond_null"] and (short := _too_few_draws(plan.content, claim, part, families)):
+                checker.problem(("hypotheses", name), short)
         for outcome, flips in found.flips.items():
             if not {"value", "se"} & set(flips):
                 checker.problem(
@@ -124,6 +129,24 @@ def _claims(plan: Plan, families: Mapping[str, Any]) -> dict[str, Reach]:
                 )
     checker.raise_all()
     return out
+
+
+def _too_few_draws(
+    plan: Mapping[str, Any], claim: Mapping[str, Any], part: Mapping[str, Any], families: Mapping[str, Any]
+) -> str:
+    """Return why a null of so few draws can never be beaten at the level of the test; "" where it can."""
+    analysis = plan["analyses"][part["estimand"]["analysis"]]
+    option = METHODS.get(analysis["method"]).null_draws
+    draws = analysis["options"].get(option, 0) if option else 0
+    level = families[claim["family"]]["level"] / (len(claim["parts"]) if claim["join"] == "any" else 1)
+    # 0 draws leave the number to the method, or leave the null out, which the method tells.
+    if not draws or 1 / (draws + 1) <= level * (1 + 1e-12):
+        return ""
+    what = "no result can make it supported" if claim["join"] == "all" else "one part can never support it"
+    return (
+        f"{what}: with {option} {draws} the p of the null is at least {1 / (draws + 1):.3g}, and the level is "
+        f"{level:.3g}; {math.ceil(1 / level - 1e-9) - 1} draws are needed"
+    )
 
 
 def _as_dict(found: Reach) -> dict[str, Any]:

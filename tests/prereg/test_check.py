@@ -312,3 +312,35 @@ def test_families_have_their_own_arithmetic(study):
     levels = family_levels(plan)
     assert levels["main"]["level"] == levels["other"]["level"] == pytest.approx(0.05 / 4)
     assert (levels["main"]["m"], levels["other"]["m"]) == (1, 2)
+
+
+@pytest.mark.parametrize(("draws", "fits"), [(18, False), (19, True), (99, True)])
+def test_a_null_of_too_few_draws_is_refused(study, draws, fits):
+    """With one hypothesis at .05 the smallest p, 1/(draws + 1), must be .05 at most."""
+    from dynstat.prereg.plan import parse_plan
+    from dynstat.prereg.template import PLAN
+
+    text = PLAN.format(id="few").replace("variance.shares@1", "variance.category_contrast@1")
+    text = text.replace("    seed: 1\n", f"    options: {{permutations: {draws}}}\n    seed: 1\n")
+    text = text.replace("quantity: share.model", "quantity: log_ratio").replace(
+        "rule: in_range\n    range: [0.10, 0.30]",
+        "rule: directional\n    direction: greater\n    beyond_null: x",
+    )
+    text = text.replace("{scale: variance_share", "{value: 0.2, scale: log")
+    parse_plan(text)
+    (study / "plan.yaml").write_text(text)
+    if fits:
+        assert check_study(study)["m"] == 1
+    else:
+        with pytest.raises(DynstatError) as e:
+            check_study(study)
+        assert "19 draws are needed" in str(e.value) and "hypotheses.H1" in str(e.value)
+
+
+def test_the_option_of_the_draws_exists():
+    from dynstat.registry import METHODS
+
+    named = [m for m in METHODS if m.null_draws]
+    assert len(named) >= 10
+    for m in named:
+        assert isinstance(m.options[m.null_draws].default, int), m.id
