@@ -143,8 +143,9 @@ def _too_few_draws(
     if not draws or 1 / (draws + 1) <= level * (1 + 1e-12):
         return ""
     what = "no result can make it supported" if claim["join"] == "all" else "one part can never support it"
+    smallest = 1 / (draws + 1)
     return (
-        f"{what}: with {option} {draws} the p of the null is at least {1 / (draws + 1):.3g}, and the level is "
+        f"{what}: with {option} {draws} the p of the null is at least {smallest:.3g}, and the level is "
         f"{level:.3g}; {math.ceil(1 / level - 1e-9) - 1} draws are needed"
     )
 
