@@ -11,13 +11,13 @@ from .beside import Beside, Version, rerun
 from .chains import amendment, registration_of
 from .deviations import Deviation, affected, outcomes_seen, words
 from .execute import Execution, decide_all
+from .lock import Lock, find_locks
 from .pointers import differences
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from ..inference.decision import Decision
-    from .lock import Lock
 
 _NO_CODE = "the study's code was changed since, so that this version cannot be run"
 
@@ -64,6 +64,23 @@ def amendment_deviations(chain: Sequence[Lock]) -> list[Deviation]:
                     )
                 )
     return out
+
+
+def superseded(lock: Lock, folder: Path) -> list[Deviation]:
+    """Return a note where a lock is run that another one of the study amends."""
+    later = [other for _, other in find_locks(folder) if other.parent == lock.sha256]
+    return [
+        Deviation(
+            "/amends",
+            f"lock {lock.sha256[:12]} ({lock.name})",
+            f"not run: lock {other.sha256[:12]} ({other.name}), which amends it",
+            "auto",
+            "note",
+            "the lock that was run was amended since; both belong to the study",
+            timing=str(lock.content["access"]["level"]),
+        )
+        for other in later
+    ]
 
 
 def amended_versions(

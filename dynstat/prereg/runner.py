@@ -197,12 +197,13 @@ def _multiverses(
 
 
 def _deviations(a: Admitted, run: Execution, seen: str, started: str) -> list[Deviation]:
-    from .amended import amendment_deviations
+    from .amended import amendment_deviations, superseded
     from .declared import join
     from .executed import find_deviations
 
     assert a.lock is not None
     found = find_deviations(a.lock, run, a.folder, str(a.lock.content["access"]["level"]), started)
+    found = [*superseded(a.lock, a.folder), *found]
     return [*amendment_deviations(a.chain), *join(found, a.declared, a.lock.plan, seen)]
 
 

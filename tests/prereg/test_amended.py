@@ -81,6 +81,15 @@ def test_with_the_outcomes_known_an_amended_claim_is_not_supported(study, locked
     assert v["H2.flags"] == ""
 
 
+def test_running_the_lock_that_was_amended_is_noted(study, locked, saved, tmp_path):
+    rewrite(study, "threshold: 1.0", "threshold: 0.1")
+    amend_study(study, "demo", "second", "it was set too high")
+    run_study(locked, saved(2.0), tmp_path / "out")
+    v = values(tmp_path / "out")
+    assert v["lock.panel"] == "demo" and v["deviation.n"] == 1 and v["deviation.D1.type"] == "note"
+    assert v["deviation.D1.field"] == "/amends" and "second" in v["deviation.D1.executed"]
+
+
 def test_a_claim_that_was_added_says_when(study, locked, saved, tmp_path):
     data = saved(2.0)
     run_study(study, data, tmp_path / "first")
