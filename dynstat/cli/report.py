@@ -58,6 +58,9 @@ def check(
 ) -> None:
     """Check a report against its results.json, and with --data these against the data."""
     from dynstat import reports
+    from dynstat.reports import rerun
 
     lines = reports.check(target, data=data, tolerance=tolerance)
+    if data is None and (beside := rerun.beside(target if target.is_dir() else target.parent)) is not None:
+        say(f"results.json was not recomputed: `--data {beside}` runs what was locked on the data again")
     emit({"checked": lines}, "\n".join(lines))

@@ -64,9 +64,11 @@ def test_results_come_out_of_the_data_again(whole: Path) -> None:
     lines = dynstat.reports.check(whole, data=whole / "panel.nc")
     assert "values recomputed from panel.nc" in lines[-1] and "0 differ" in lines[-1]
     assert dynstat.reports.check(whole, data=whole) == lines  # found by its name
-    assert "not recomputed" in dynstat.reports.check(whole)[-1]
+    assert dynstat.reports.check(whole) == lines[:-1]
     run = CliRunner().invoke(app, ["report", "check", str(whole), "--data", str(whole / "panel.nc")])
     assert run.exit_code == 0 and "0 differ" in run.output
+    run = CliRunner().invoke(app, ["report", "check", str(whole / "report.qmd")])
+    assert run.exit_code == 0 and "was not recomputed" in run.output
 
 
 def test_the_commands_of_the_page_run(whole: Path) -> None:
