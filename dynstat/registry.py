@@ -166,6 +166,9 @@ class Method(Entry):
     null_draws : str
         The option that says how many draws its null is made of: p cannot fall below 1/(draws + 1). Empty
         where the null is exact, or there is none.
+    simulate : str
+        ``package.module:function`` that simulates the registered design from a pilot and returns a standard
+        error a quantity, for ``prereg diagnose``; empty where none is offered.
     """
 
     quantities: tuple[str, ...] = ()
@@ -173,6 +176,11 @@ class Method(Entry):
     required: tuple[tuple[str, ...], ...] = ()
     takes_outcome: bool = True
     null_draws: str = ""
+    simulate: str = ""
+
+    def simulator(self) -> Callable[..., Any] | None:
+        """Import and return the function behind `simulate`, None where there is none."""
+        return _import(self.simulate) if self.simulate else None
 
     def owed(self, options: Mapping[str, Any], outcome: object) -> list[str]:
         """Return, in words, what a plan leaves out that must be given, or gives too much of."""

@@ -49,6 +49,7 @@ METHODS.add(
         options=_options(SHARES_FORMULA),
         quantities=_quantities(_TERMS),
         required=(("outcome",),),
+        simulate="dynstat.mixed.expected:expected_shares",
     )
 )
 METHODS.add(
@@ -84,5 +85,6 @@ METHODS.add(
         options=_options(SPLIT_FORMULA),
         quantities=_quantities(_TERMS + _SPLIT),
         required=(("outcome",),),
+        simulate="dynstat.mixed.expected:expected_shares",
     )
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DynstatError
+from ..registry import METHODS
 from .check import prompt_file
 from .plan import Plan, load_plan
 from .source import plan_file
@@ -124,9 +125,10 @@ def in_words(found: Mapping[str, Any]) -> str:
         if row["se"] is None:
             lines.append(f"  {row['analysis']} {row['quantity']}: {row['made']}")
         else:
+            se = "none" if row["pilot_se"] is None else f"{row['pilot_se']:.3g}"
             lines.append(
-                f"  {row['analysis']} {row['quantity']}: pilot {row['pilot_value']:.4g} (SE "
-                f"{row['pilot_se']:.3g}, {row['n_pilot']} units), expected SE {row['se']:.3g} with {row['n']}"
+                f"  {row['analysis']} {row['quantity']}: pilot {row['pilot_value']:.4g} (SE {se}, "
+                f"{row['n_pilot']} units), expected SE {row['se']:.3g} with {row['n']}"
             )
     done = f"written into {found['file']}" if found["written"] else f"{found['file']} stays as it was"
     return "\n".join(
@@ -167,7 +169,8 @@ def _expected(plan: Plan, ds: xr.Dataset, registered: list[dict[str, Any]], fold
                 quantities.append(where["quantity"])
     unit = content["data"]["units"]["resampling"]
     n = _units(registered, unit)
-    n_pilot = _units_of(leave_out(content, ds, Execution()), unit)
+    kept = leave_out(content, ds, Execution())
+    n_pilot, split = _units_of(kept, unit), content["data"]["pilot"]["split"]
     run = execute(content, ds, folder=folder, only=frozenset(wanted))
     out = []
     for analysis, quantities in sorted(wanted.items()):
@@ -175,20 +178,40 @@ def _expected(plan: Plan, ds: xr.Dataset, registered: list[dict[str, Any]], fold
             failed = f"the analysis failed on the pilot: {run.failed[analysis]}"
             out += [Expected(analysis, q, math.nan, None, 0, n, None, failed) for q in quantities]
             continue
+        simulated = _simulated(content["analyses"][analysis], kept, registered) if n else {}
         for quantity in quantities:
             estimate = run.estimates[analysis].get(quantity)
             if estimate is None:
                 out.append(Expected(analysis, quantity, math.nan, None, n_pilot, n, None, "no such estimate"))
                 continue
             se = standard_error(estimate)
-            split = content["data"]["pilot"]["split"]
-            made = f"split {split}: the SE of the same {n_pilot} {unit}s"
-            if n:
+            expected, made = se, f"split {split}: the SE of the same {n_pilot} {unit}s"
+            if n and se is not None:
+                expected = se * math.sqrt(n_pilot / n)
                 made = f"split {split}: SE times the root of {n_pilot} over {n} {unit}s"
-            expected = None if se is None else se * math.sqrt(n_pilot / n) if n else se
-            why = made if se is not None else "the pilot gives no standard error (at a bound, or no interval)"
-            out.append(Expected(analysis, quantity, estimate.value, se, n_pilot, n or n_pilot, expected, why))
+            if simulated.get(quantity):
+                expected = simulated[quantity]
+                made = f"split {split}: the registered {n} {unit}s simulated from its fit"
+            if expected is None:
+                made = "the pilot gives no standard error (at a bound, or no interval)"
+            out.append(
+                Expected(analysis, quantity, estimate.value, se, n_pilot, n or n_pilot, expected, made)
+            )
     return out
+
+
+def _simulated(spec: Mapping[str, Any], ds: xr.Dataset, registered: list[dict[str, Any]]) -> dict[str, float]:
+    """Return simulated standard errors where the method offers them and the pilot allows it."""
+    simulate = METHODS.get(spec["method"]).simulator()
+    if simulate is None:
+        return {}
+    try:
+        found = simulate(
+            ds, outcome=spec["outcome"], seed=spec["seed"], prompts=registered, **spec["options"]
+        )
+    except DynstatError:  # the scaled standard error of the pilot stands in
+        return {}
+    return {k: v for k, v in found.items() if math.isfinite(v) and v > 0}
 
 
 def _units(prompts: list[dict[str, Any]], unit: str) -> int:
