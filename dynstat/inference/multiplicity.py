@@ -307,8 +307,8 @@ def _bh(
 ) -> dict[str, _Row]:
     m = len(members)
     q = sorted(min(support[h], reject[h]) for h in members)
-    k = max((k for k in range(1, m + 1) if q[k - 1] <= k * alpha / m), default=0)
-    level = max(k, 1) * alpha / m
+    k = max((k for k in range(1, m + 1) if q[k - 1] <= k * alpha / m), default=1)
+    level = k * alpha / m
 
     def adjusted(p: float) -> float:
         return min(1.0, *(m * max(p, q[j - 1]) / j for j in range(1, m + 1)))
