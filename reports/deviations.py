@@ -6,6 +6,7 @@ from .markup import MISSING, bullets, callout, ds, interval, span, table, text
 from .results import Results, Value
 
 _MORE = (
+    ("id", "In deviations.yaml"),
     ("reason", "Reason"),
     ("severity", "What it does to the severity of the test"),
     ("validity", "What it does to validity"),
@@ -68,10 +69,16 @@ def log(results: Results) -> str:
 def amended(results: Results) -> str:
     """Return registered and amended results side by side, or nothing."""
     rows = []
-    for h in results.hypotheses:
-        start = f"amended.{h}"
-        if not results.under(start):
-            continue
+    pairs = [
+        (h, start)
+        for h in results.hypotheses
+        for start in (
+            f"amended.{h}",
+            *(f"amended.{h}.{k}" for k in results.records(f"amended.{h}") if k.isdigit()),
+        )
+        if f"{start}.decides" in results
+    ]
+    for h, start in pairs:
         changed = [ds(results, f"{start}.{k}", missing="") for k in ("pointers", "reason", "timing")]
         rows.append(
             [

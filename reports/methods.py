@@ -68,14 +68,26 @@ def methods(results: Results) -> str:
                 field(first, "seed"),
             ]
         )
-    executed = table(
+    made = table(
         "tbl-methods",
-        "Methods as executed: how each interval was made, from how many units, with which seed.",
+        "How each interval was made, from how many units, with which seed.",
         ["Analysis", "Method", "Estimates", "Interval", "Unit", "Drawn", "Seed"],
         rows,
         [9, 16, 26, 19, 8, 13, 9],
     )
-    return "\n\n".join([executed, *_counts(results)])
+    return "\n\n".join([*_executed(results), made, *_counts(results)])
+
+
+def _executed(results: Results) -> list[str]:
+    """Return the table of what each analysis ran: method, outcome, options and seed."""
+    keys_ = ("method", "outcome", "options", "seed")
+    rows = [
+        [text(analysis), *(span(fields.get(k)) for k in keys_)]
+        for analysis, fields in results.records("executed").items()
+    ]
+    caption = "Analyses as executed; where they differ from the plan, a deviation says so."
+    header = ["Analysis", "Method", "Outcome", "Options", "Seed"]
+    return [table("tbl-executed", caption, header, rows, [10, 20, 30, 30, 10])] if rows else []
 
 
 def keys(group: list[EstimateRow]) -> str:

@@ -49,7 +49,7 @@ def add_definitions(rows: Rows, plan: Mapping[str, Any]) -> None:
             ("formula", entry.formula),
             ("options", canonical_json(_jsonable(used)).decode() if used else ""),
         ):
-            shown = _in_words(used) if field == "options" else None
+            shown = in_words(used) if field == "options" else None
             rows.note(f"definition.{entry.id}.{field}", value, shown, metric=entry.id)
     for spec in {a["method"]: a for a in analyses}.values():
         method = METHODS.get(spec["method"])
@@ -60,7 +60,7 @@ def add_definitions(rows: Rows, plan: Mapping[str, Any]) -> None:
             ("formula", ""),
             ("options", canonical_json(spec["options"]).decode() if spec["options"] else ""),
         ):
-            shown = _in_words(spec["options"]) if field == "options" else None
+            shown = in_words(spec["options"]) if field == "options" else None
             rows.note(f"definition.{method.id}.{field}", value, shown, method_id=method.id)
 
 
@@ -128,8 +128,14 @@ def _extraction(text: str) -> dict[str, set[str]]:
     return found
 
 
-def _in_words(options: Mapping[str, Any]) -> str:
-    """Return options as ``name: value, name: value``, which a table can break over lines."""
+def in_words(options: Mapping[str, Any]) -> str:
+    """Return options as ``name: value, name: value``, which a table can break over lines.
+
+    Examples
+    --------
+    >>> in_words({"layer": "last", "tokens": 48})
+    'layer: last, tokens: 48'
+    """
     shown = {
         k: v if isinstance(v, str) else canonical_json(_jsonable(v)).decode() for k, v in options.items()
     }

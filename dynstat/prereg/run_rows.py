@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import canonical_json
 from ..inference.wording import is_bounded, level, number, p_value
+from .provenance import in_words
 from .rows import Rows
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def add_executed(rows: Rows, run: Execution) -> None:
     """Add ``executed.S.*``: method, outcome, options and seed of every analysis that ran."""
     for analysis, ran in sorted(run.ran.items()):
         for name in ("method", "outcome", "options", "seed"):
-            value = ran[name]
+            value, shown = ran[name], str(ran[name]) if name == "seed" else None
             if isinstance(value, Mapping):
-                value = canonical_json(dict(value)).decode()
-            rows.note(f"executed.{analysis}.{name}", value)
+                value, shown = canonical_json(dict(value)).decode(), in_words(value)
+            rows.note(f"executed.{analysis}.{name}", value, shown)
 
 
 def add_contingencies(rows: Rows, run: Execution) -> None:

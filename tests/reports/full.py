@@ -45,6 +45,9 @@ def results(
     _deviations(r, said, declared)
     _amended(r, said)
     _families(r)
+    executed = {"method": "variance.shares@1", "outcome": "metric: ratio_norm@1, layer: last", "seed": "7"}
+    for key, value in {**executed, "options": said["note"]}.items():
+        r.put(f"executed.shares.{key}", value)
     for key, value in {"analysis": "shares", "when": "singular", "do": "drop_term", "term": "(1|x)"}.items():
         r.put(f"contingency.C1.{key}", value)
     r.put("contingency.C1.reason", said["reason"])
@@ -121,6 +124,8 @@ def _amended(r: Rows, said: dict[str, str]) -> None:
     rest = {"by": "deviation", "pointers": "/analyses/shares/seed", "decides": "registered"}
     for key, value in {**rest, "reason": said["reason"], "timing": "outcomes"}.items():
         r.put(f"amended.A2.{key}", value, groups=groups)
+    for key, value in {"decides": "amended", "pointers": "/gates/G1", "estimate": 0.02}.items():
+        r.put(f"amended.A2.2.{key}", value, groups=groups)
     for key, value in {"time": "2026-11-20T06:00:00Z", "access": "none"}.items():
         r.put(f"A2.registration.{key}", value, groups=groups)
 

@@ -43,7 +43,7 @@ def tree(out: Path) -> dict[str, Any]:
 def test_the_check_accepts_it_and_every_row_is_in_it(out: Path) -> None:
     assert dynstat.reports.check(out)
     text = (out / "report.qmd").read_text(encoding="utf-8")
-    told = ("deviation.D", "amended.", "multiverse.", "contingency.", "failure.", "plan.words.")
+    told = ("deviation.D", "amended.", "multiverse.", "contingency.", "failure.", "plan.words.", "executed.")
     keys = [row["key"] for row in full.results() if row["key"].startswith(told) and row["formatted"]]
     # Said in words, or drawn.
     silent = (".declared", ".role", ".by", ".multiverse", ".registered", ".quantity", ".level")
@@ -61,6 +61,8 @@ def test_deviations_amendments_and_contingencies_have_their_tables(tree: dict[st
     ]
     registered, amended = tables["tbl-amended"][1][1:3]
     assert "rejected" in registered and ".021" in registered and "inconclusive" in amended
+    assert [row[3] for row in tables["tbl-amended"][1:]] == ["registered", "amended"]
+    assert tables["tbl-executed"][1][:2] == ["shares", "variance.shares@1"]
     assert tables["tbl-contingencies"][1][:4] == ["C1", "shares", "singular", "drop_term"]
     assert tables["tbl-fits"][1][1:3] == ["yes", "no"] and "tbl-monte-carlo" in tables
     flags = [row[-1] for row in tables["tbl-decisions"][1:]]
