@@ -76,6 +76,7 @@ def verify_study(target: str | Path, against: Sequence[str | Path] = ()) -> dict
     witnesses: list[dict[str, Any]] = []
     try:
         entries = read_ledger(folder / LEDGER)
+        _check_head(folder, entries)
         for file, lock in locks:
             try:
                 rows.append(_row(folder, file, lock, entries))
@@ -198,6 +199,20 @@ def _code(lock: Lock, folder: Path) -> tuple[str, list[str]]:
         found = differences(lock.content["code"], code_hashes(folder), "/code")
         return "; ".join(e.problems), [d.pointer for d in found]
     return "as locked", []
+
+
+def _check_head(folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Raise P306 where a study's ledger has no head, though what wrote it always leaves one."""
+    headed = any("places" in e or e["event"] in ("amend", "proof") for e in entries)
+    if headed and has_plan(folder) and not head_file(folder / LEDGER).exists():
+        raise DynstatError(
+            "P306",
+            "the ledger's head is missing: lines cut off its end would not show",
+            where=str(head_file(folder / LEDGER)),
+            found=f"{len(entries)} entries and no head",
+            expected="ledger.head beside ledger.jsonl, committed with it",
+            mend="restore it from git, and compare the ledger with a folder of results (--against OUT)",
+        )
 
 
 def _head(ledger: Path, entries: list[dict[str, Any]]) -> str:

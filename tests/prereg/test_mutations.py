@@ -187,13 +187,14 @@ def test_a_ledger_cut_with_its_head_is_found_by_the_locks_and_the_copies(
         verify_study(study, [tmp_path / "out"])
     assert e.value.code == "P306" and "entry 3 (access of" in e.value.problems[0]
     # A lock goes: its file tells.
-    head.unlink()
     ledger.write_text(lines[0], encoding="utf-8")
+    head.write_text(json.dumps({"n": 1, "sha256": json.loads(lines[0])["sha256"]}))
     with pytest.raises(DynstatError) as e:
         verify_study(study)
     assert e.value.code == "P306" and "does not know demo.lock.json" in e.value.what
     # The first lock is written out of the history: the state that the second one holds tells.
     ledger.unlink()
+    head.unlink()
     second = {k: v for k, v in json.loads(lines[1]).items() if k not in ("n", "previous", "sha256", "event")}
     append_entry(ledger, "access", {"level": "none", "inputs_sha256": "x"})
     append_entry(ledger, "lock", second, time=second.pop("time"))
@@ -209,9 +210,15 @@ def test_a_lock_whose_file_is_gone_is_told(path, study):
     assert [a["name"] for a in found["abandoned"]] == ["early"] and len(found["locks"]) == 1
 
 
-def test_a_missing_head_is_told(path, study):
+def test_a_missing_head_is_found_where_there_was_one_and_told_where_not(path, study, tmp_path):
     (study / "ledger.head").unlink()
-    assert verify_study(study)["head"] == "missing"
+    with pytest.raises(DynstatError) as e:
+        verify_study(study)
+    assert e.value.code == "P306" and "head is missing" in e.value.what
+    shutil.copytree(STUDY, tmp_path / "old", ignore=shutil.ignore_patterns("__pycache__", "ledger.head"))
+    ledger = tmp_path / "old" / "ledger.jsonl"
+    ledger.write_text("".join(ledger.read_text(encoding="utf-8").splitlines(keepends=True)[:2]))
+    assert verify_study(tmp_path / "old" / "demo.lock.json")["head"] == "missing"
 
 
 def test_a_changed_plan_and_changed_code_are_named_by_pointer(path, study):
