@@ -125,7 +125,7 @@ def _apart(results: Results, h: str, label: str) -> str:
     return table(
         f"tbl-multiverses-{label}",
         f"{text(h)}: M1 holds the registered universe; others answer what may be another question.",
-        ["", "Choices", "Universes", "Run", "Agree", "Share", "Smallest", "Median", "Largest"],
+        ["Set", "Choices", "Universes", "Run", "Agree", "Share", "Smallest", "Median", "Largest"],
         rows,
         [9, 31, 10, 8, 8, 8, 9, 8, 9],
         align="llrrrrrrr",

@@ -79,6 +79,11 @@ def plan_in_words(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name, given in plan.get("robustness", {}).items():
         for dimension, spec in given.get("dimensions", {}).items():
             yield "Multiverse", name, _dimension(dimension, spec)
+        for left in given.get("constraints", []):
+            reason = f"; reason: {left['reason']}" if left.get("reason") else ""
+            yield "Multiverse", name, f"left out: {_pairs(left['leave_out'])}{reason}"
+        if limit := given.get("limit"):
+            yield "Multiverse", name, f"a sample of the universes: {_pairs(limit)}"
 
 
 def _study(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -151,15 +156,14 @@ def _claim(claim: Mapping[str, Any]) -> Iterator[str]:
         where = part["estimand"]
         yield f"{where['quantity']} of {where['analysis']}: {Rule.from_plan(part).describe()}"
         yield f"reason for these numbers: {part['sesoi']['reason']}"
+        if expected := part.get("expected"):
+            yield f"expected effect {_word(expected['value'])}; reason: {expected['reason']}"
     if len(claim["parts"]) > 1:
         yield f"parts joined by {claim['join']}"
     if claim["by_construction"]:
         yield f"true by construction: {claim['by_construction']}"
     if claim.get("power"):
         yield f"planned power {_word(claim['power'])}"
-    if claim.get("expected"):
-        expected = claim["expected"]
-        yield f"expected effect {_word(expected['value'])}; reason: {expected.get('reason', '')}"
 
 
 def _dimension(name: str, spec: Mapping[str, Any]) -> str:

@@ -34,10 +34,18 @@ def test_contingencies_and_dimensions_are_said() -> None:
         | {"on_failure": [{"when": "not_converged", "do": "drop_term", "term": "(1|a)", "reason": "why"}]}
     }
     scale = {"pointer": "outcome.scale", "type": "equivalent", "options": ["log", "raw"], "reason": "both"}
-    plan["robustness"] = {"A1": {"dimensions": {"scale": scale}}}
+    plan["robustness"] = {
+        "A1": {
+            "dimensions": {"scale": scale},
+            "constraints": [{"leave_out": {"scale": "raw"}, "reason": "never so"}],
+            "limit": {"n": 9, "seed": 1, "reason": "time"},
+        }
+    }
     lines = [words for _, _, words in plan_in_words(plan)]
     assert "planned for the case not converged: drop term (1|a); reason: why" in lines
     assert "scale (outcome.scale, equivalent): log, raw; reason: both" in lines
+    assert "left out: scale: raw; reason: never so" in lines
+    assert "a sample of the universes: n: 9, seed: 1, reason: time" in lines
     rows = Rows()
     add_plan(rows, plan)
     found = {row["key"]: row["raw"] for row in rows.rows}
