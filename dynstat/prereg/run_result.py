@@ -61,7 +61,6 @@ class ConfirmatoryResult:
                 mend="an exploratory run is an ExploratoryResult",
             )
 
-
     def __str__(self) -> str:
         head = f"{self.study}: {self.stamp.replace('_', ' ')}, {len(self.deviations)} deviations"
         return "\n".join([head, *(f"  {h}: {o} ({code})" for h, (o, code) in self.outcomes.items())])

@@ -47,7 +47,8 @@ def add_executed(rows: Rows, run: Execution) -> None:
         for name in ("method", "outcome", "options", "seed"):
             value, shown = ran[name], str(ran[name]) if name == "seed" else None
             if isinstance(value, Mapping):
-                value, shown = canonical_json(dict(value)).decode(), in_words(value)
+                shown = in_words(value)
+                value = canonical_json(dict(value)).decode()
             rows.note(f"executed.{analysis}.{name}", value, shown)
 
 
