@@ -11,7 +11,7 @@ from .output import emit
 
 app = typer.Typer(help="Preregistration: plans, locks and the ledger.", no_args_is_help=True)
 
-_STUDY = typer.Argument(..., help="A study: its name, its folder, or its plan.yaml.")
+_STUDY = typer.Argument(..., help="A study: its name, its folder, or its plan file.")
 
 
 @app.command("new")
@@ -61,7 +61,7 @@ def schema() -> None:
 
 
 @app.command("show")
-def show(target: str = typer.Argument(..., help="A study, a plan.yaml, or one lock file.")) -> None:
+def show(target: str = typer.Argument(..., help="A study, a plan file, or one lock file.")) -> None:
     """Show what is registered: claims, rules with their numbers, SESOIs, gates."""
     from ..prereg.show import describe_plan, shown_plan
 

@@ -15,7 +15,7 @@ from .declared import FILE, Declared, amended_plan, check_affects, fingerprint, 
 from .ledger import append_entry, read_ledger
 from .lock import SUFFIX, Lock, check_executable, load_lock
 from .plan import load_plan
-from .study import code_hashes, find_study, is_installed, register_methods
+from .study import code_hashes, find_study, has_plan, is_installed, register_methods
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -150,7 +150,7 @@ def _target(study: str | Path) -> tuple[Path, Lock | None, Path | None]:
         return find_study(study), None, None
     lock = load_lock(path)
     # A copy in a folder of results has no code beside it: its study is looked up by name.
-    folder = path.parent if (path.parent / "plan.yaml").exists() else find_study(str(lock.content["study"]))
+    folder = path.parent if has_plan(path.parent) else find_study(str(lock.content["study"]))
     return folder, lock, path
 
 

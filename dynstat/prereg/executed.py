@@ -76,7 +76,7 @@ def executed_record(lock: Lock, run: Execution, folder: Path, started: str) -> d
     """Return what was run: options, seeds, gates, missing runs, code, versions, access, time."""
     from .. import __version__
     from ..registry import METHODS, METRICS
-    from .study import code_hashes
+    from .study import code_hashes, has_plan
 
     plan, content = lock.plan, lock.content
     out = locked_record(lock)
@@ -90,7 +90,7 @@ def executed_record(lock: Lock, run: Execution, folder: Path, started: str) -> d
     out["registration"]["access"]["level"] = content["access"]["level"]
     out["methods"] = [m for m in content["methods"] if m in {e.id for e in METHODS}]
     out["metrics"] = [m for m in content["metrics"] if m in {e.id for e in METRICS}]
-    if (folder / "plan.yaml").exists():
+    if has_plan(folder):
         out["code"] = code_hashes(folder)
     out["dynstat_version"] = __version__
     here = library_versions()

@@ -221,14 +221,18 @@ def test_a_folder_holds_one_plan(study):
     assert load_plan(study).sha256 == first.sha256
 
 
-def test_a_study_in_toml_can_be_checked_and_locked(study, inputs):
+def test_a_study_in_toml_can_be_checked_locked_and_run(study, inputs, saved, tmp_path):
     from dynstat.prereg.check import check_study
     from dynstat.prereg.lock import load_lock, lock_study
+    from dynstat.prereg.runner import run_study
     from dynstat.prereg.verify import verify_study
 
     sha256 = load_plan(study).sha256
     (study / "plan.yaml").unlink()
     (study / "plan.toml").write_text(to_toml(BASE))
     assert check_study(study)["sha256"] == sha256
-    assert load_lock(lock_study(study, "demo", inputs)).content["plan_sha256"] == sha256
+    lock = lock_study(study, "demo", inputs)
+    assert load_lock(lock).content["plan_sha256"] == sha256
+    made = run_study(lock, saved(2.0), tmp_path / "out")
+    assert made.stamp == "registered" and made.outcomes["H1"][0] == "supported"
     assert verify_study(study)["locks"][0]["plan_changed"] is False
