@@ -12,7 +12,7 @@ from .chains import amendment, registration_of
 from .deviations import Deviation, affected, outcomes_seen, words
 from .execute import Execution, decide_all
 from .lock import Lock, find_locks
-from .pointers import differences
+from .pointers import MISSING, differences
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,8 +52,8 @@ def amendment_deviations(chain: Sequence[Lock]) -> list[Deviation]:
                 out.append(
                     Deviation(
                         place,
-                        words(old),
-                        words(new),
+                        "none" if old is MISSING else "registered" if new is MISSING else words(old),
+                        "removed" if new is MISSING else "added" if old is MISSING else words(new),
                         "declared",
                         "downgrade" if touched and outcomes_seen(timing) else "note",
                         f"amendment {newer.name}: {stated.get('reason', '')}",

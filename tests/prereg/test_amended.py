@@ -99,6 +99,9 @@ def test_a_claim_that_was_added_says_when(study, locked, saved, tmp_path):
     v = values(tmp_path / "out")
     assert v["H4.registration.amended"] is True and v["H4.registration.access"] == "outcomes"
     assert "amended.H4.decision" not in v and v["H4.m"] == 4
+    told = {v[f"deviation.D{i}.field"]: i for i in range(1, v["deviation.n"] + 1)}
+    new = f"deviation.D{told['/hypotheses/H4']}"
+    assert (v[f"{new}.registered"], v[f"{new}.executed"], v[f"{new}.type"]) == ("none", "added", "note")
 
 
 def test_a_claim_that_was_dropped_stays_in_sight(study, locked, saved, tmp_path):
