@@ -14,7 +14,7 @@ from ..inference.methods_structure import MetricOption, MetricsOption
 from ..inference.multiplicity import CORRECTIONS
 from ..inference.rules import DIRECTED, NEEDS_SESOI, RULES
 from ..metrics.options import Accepts
-from ..registry import METHODS, METRICS, Entry, Option
+from ..registry import METHODS, METRICS, Entry, Method, Option
 from .analyses import DO, WHEN
 from .plan import ACCESS_LEVELS, SCHEMA, UNITS
 from .robustness import TYPES
@@ -35,7 +35,7 @@ def plan_schema() -> dict[str, Any]:
         "$schema": DIALECT,
         "title": "dynstat plan",
         "description": "What a study registers; docs/preregistration.md explains the keys.",
-        "$defs": {"outcome": _outcome()},
+        "$defs": {"outcome": _outcome(), "methods": _methods(), "part": _parts()},
         **_object(
             {
                 "dynstat": {"const": SCHEMA},
@@ -155,9 +155,8 @@ def _gate() -> dict[str, Any]:
 
 def _analysis(**extra: Any) -> dict[str, Any]:
     version = {"type": "string", "pattern": r".@\d+$"}
-    known = [m for m in METHODS if m.path.startswith("dynstat.") and "dynstat.analyses" not in m.path]
     out = _object(
-        {"method": {"anyOf": [_one_of(sorted(m.id for m in known)), version]}, "seed": _SEED},
+        {"method": {"anyOf": [_one_of(m.id for m in _known_methods()), version]}, "seed": _SEED},
         {
             "outcome": _or_null(_OUTCOME),
             "options": _or_empty({"type": "object"}),
@@ -174,21 +173,31 @@ def _analysis(**extra: Any) -> dict[str, Any]:
             **extra,
         },
     )
-    # A method of dynstat has known options; one that a study registers has its own.
-    out["allOf"] = [
-        {
-            "if": {"properties": {"method": {"const": m.id}}, "required": ["method"]},
-            "then": {
-                "properties": {
-                    "options": _or_empty(_object({}, _options(m))),
-                    **({} if m.takes_outcome else {"outcome": {"type": "null"}}),
+    return out | {"allOf": [{"$ref": "#/$defs/methods"}]}
+
+
+def _known_methods() -> list[Method]:
+    """Return the methods of dynstat, whose options are known; one that a study registers has its own."""
+    known = (m for m in METHODS if m.path.startswith("dynstat.") and "dynstat.analyses" not in m.path)
+    return sorted(known, key=lambda m: m.id)
+
+
+def _methods() -> dict[str, Any]:
+    return {
+        "allOf": [
+            {
+                "if": {"properties": {"method": {"const": m.id}}, "required": ["method"]},
+                "then": {
+                    "properties": {
+                        "options": _or_empty(_object({}, _options(m))),
+                        **({} if m.takes_outcome else {"outcome": {"type": "null"}}),
+                    },
+                    "description": m.summary,
                 },
-                "description": m.summary,
-            },
-        }
-        for m in sorted(known, key=lambda m: m.id)
-    ]
-    return out
+            }
+            for m in _known_methods()
+        ]
+    }
 
 
 def _outcome() -> dict[str, Any]:
@@ -258,11 +267,15 @@ def _hypothesis() -> dict[str, Any]:
         "oneOf": [
             *(_object({**common, **required}, {**optional, **rest}) for required, rest in rules),
             *(
-                _object({**common, join: _list({"oneOf": [_object(*rule) for rule in rules]})}, optional)
+                _object({**common, join: _list({"$ref": "#/$defs/part"})}, optional)
                 for join in ("all", "any")
             ),
         ]
     }
+
+
+def _parts() -> dict[str, Any]:
+    return {"oneOf": [_object(*_rule(kind)) for kind in RULES]}
 
 
 def _rule(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
