@@ -78,7 +78,7 @@ def _evidence(results: Results, h: str) -> list[str]:
         p = [f"of support {p_value(results, h, 'support')}", f"of rejection {p_value(results, h, 'reject')}"]
         line = f"**p:** {', '.join(p)}"
         if f"{h}.m" in results:
-            line += f"; family {ds(results, f'{h}.family')} of {ds(results, f'{h}.m')}"
+            line += f"; family {ds(results, f'{h}.family')} with {ds(results, f'{h}.m')} registered"
         items.append(line)
     return items
 

@@ -6,7 +6,7 @@ from .markup import MISSING, bullets, callout, ds, interval, span, table, text
 from .results import Results, Value
 
 _MORE = (
-    ("id", "In deviations.yaml"),
+    ("id", "Declared as"),
     ("reason", "Reason"),
     ("severity", "What it does to the severity of the test"),
     ("validity", "What it does to validity"),
@@ -122,7 +122,8 @@ def _result(results: Results, start: str) -> str:
 def _found(fields: dict[str, Value]) -> str:
     parts = [span(fields.get("detected"), missing="")]
     declared = fields.get("declared")
-    if declared is not None and declared.raw is not None:
+    known = "detected" in fields and fields["detected"].raw == "declared"
+    if declared is not None and declared.raw is not None and not known:
         kind = fields.get("type")
         note = kind is not None and kind.raw == "note"
         parts.append("declared" if declared.raw is True else "" if note else "**not declared**")

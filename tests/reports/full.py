@@ -96,7 +96,7 @@ def _deviations(r: Rows, said: dict[str, str], declared: bool) -> None:
             "field": field,
             "registered": old,
             "executed": new,
-            "detected": "auto",
+            "detected": "auto" if kind == "note" else "declared",
             "type": kind,
             "reason": reason,
             "timing": "outcomes",

@@ -57,7 +57,7 @@ def test_deviations_amendments_and_contingencies_have_their_tables(tree: dict[st
     tables = _tables(tree)
     assert tables["tbl-deviations"][1:] == [
         ["D1", "/dynstat_version", "0.1.0", "0.1.1", "note", "auto", "none"],
-        ["D2", "/analyses/shares/seed", "7", "8", "sensitivity", "auto, declared", "A1, A2"],
+        ["D2", "/analyses/shares/seed", "7", "8", "sensitivity", "declared", "A1, A2"],
     ]
     registered, amended = tables["tbl-amended"][1][1:3]
     assert "rejected" in registered and ".021" in registered and "inconclusive" in amended
