@@ -92,7 +92,11 @@ def test_json_spelling_has_the_same_hash(study):
         ("{shift: 0.0}", "{kind: mean}", r"options\.kind: .*does not accept"),
         ("alpha: 0.05", "alpha: 0.5", r"families\.main\.alpha: 0\.5 lies outside \(0, 0\.5\)"),
         ("alpha: 0.05", "alpha: .nan", r"a finite number is expected"),
-        ("{alpha: 0.05}", "{alpha: 0.05}\n  other: {alpha: 0.05}", r"families\.other: no hypothesis belongs to this family"),
+        (
+            "{alpha: 0.05}",
+            "{alpha: 0.05}\n  other: {alpha: 0.05}",
+            r"families\.other: no hypothesis belongs to this family",
+        ),
         ("family: main", "family: mian", r"no family 'mian' is declared, did you mean 'main'"),
         ("range: [0.4, 0.6]", "range: [0.6, 0.4]", r"a range is \[low, high\]"),
         ("range: [0.4, 0.6]", "threshold: 1", r"needs 'range'"),
