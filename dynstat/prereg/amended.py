@@ -90,23 +90,24 @@ def amended_versions(
     ds: xr.Dataset,
     folder: Path,
 ) -> list[Beside]:
-    """Run the first registration of every claim that was changed, and set it beside the amended one.
+    """Run the first registration, and set every claim of it beside the amended one where they differ.
 
-    The amended version decides; a claim that was dropped has the first one only.
+    The amended version decides; a claim that was dropped has the first one only. A claim that was not touched
+    stands here too where its family grew and so its level or its decision is another one.
     """
+    if len(chain) < 2:
+        return []
     root, leaf = chain[0], chain[-1]
     changed = changed_hypotheses(chain)
-    dropped = tuple(h for h in root.plan["hypotheses"] if h not in leaf.plan["hypotheses"])
-    if not changed and not dropped:
-        return []
     lost = _cannot_run(root, leaf)
     first = rerun(root.plan, leaf.plan, run, ds, folder, without=lost)
     registered = decide_all(root, first)
     last = amendment(leaf) or {}
     pointers = tuple(d.pointer for d in differences(root.plan, leaf.plan))
     out = []
-    for h in (*changed, *dropped):
-        claim = root.plan["hypotheses"][h]
+    for h, claim in root.plan["hypotheses"].items():
+        if h not in changed and h in decisions and _alike(registered[h], decisions[h]):
+            continue
         before = Version.of(registered[h], claim, first)
         after = (
             Version.of(decisions[h], leaf.plan["hypotheses"][h], run)
@@ -114,6 +115,8 @@ def amended_versions(
             else Version("not_run", "no_estimate", None, None, before.alpha, before.m, None, before.scale)
         )
         concerned = [p for p in pointers if h in affected(_with_gates(root.plan), p)]
+        if h not in changed and h in decisions:
+            concerned = [p for p in pointers if p.startswith(("/hypotheses/", "/families/"))]
         out.append(
             Beside(
                 h,
@@ -121,12 +124,16 @@ def amended_versions(
                 tuple(concerned),
                 str(last.get("reason", "")),
                 registration_of(chain, h).access if h in changed else str(last.get("timing", "")),
-                "amended" if h in changed else "registered",
+                "amended" if h in decisions else "registered",
                 before,
                 after,
             )
         )
     return out
+
+
+def _alike(a: Decision, b: Decision) -> bool:
+    return (a.outcome, a.reason_code, a.alpha, a.m) == (b.outcome, b.reason_code, b.alpha, b.m)
 
 
 def _cannot_run(root: Lock, leaf: Lock) -> dict[str, str]:

@@ -163,6 +163,10 @@ def classify(pointer: str) -> tuple[str, str]:
     return "downgrade", "executed otherwise than registered"
 
 
+# Places of a plan that no claim rests on.
+_NO_CLAIM = ("exploratory", "notes", "title", "authors", "libraries", "dynstat_version")
+
+
 def affected(plan: Mapping[str, Any], pointer: str) -> tuple[str, ...]:
     """Return the hypotheses that a place of the plan bears upon; all where it is none in particular."""
     parts = pointer.split("/")[1:]
@@ -175,7 +179,9 @@ def affected(plan: Mapping[str, Any], pointer: str) -> tuple[str, ...]:
         return tuple(h for h in hypotheses if h == parts[1])
     if parts[:1] == ["gates"] and len(parts) > 1:
         return tuple(h for h in hypotheses if h in plan["gate_hypotheses"].get(parts[1], hypotheses))
-    return () if parts[:1] == ["exploratory"] else tuple(hypotheses)
+    if parts[:1] == ["robustness"]:
+        return tuple(h for h in hypotheses if h in parts[1:2])
+    return () if parts and parts[0] in _NO_CLAIM else tuple(hypotheses)
 
 
 def covers(pointer: str, other: str) -> bool:

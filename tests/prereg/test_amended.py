@@ -99,6 +99,9 @@ def test_a_claim_that_was_added_says_when(study, locked, saved, tmp_path):
     v = values(tmp_path / "out")
     assert v["H4.registration.amended"] is True and v["H4.registration.access"] == "outcomes"
     assert "amended.H4.decision" not in v and v["H4.m"] == 4
+    # The others were not touched, but their family grew: both levels stand side by side.
+    assert v["H1.registration.amended"] is False and v["amended.H1.pointers"] == "/hypotheses/H4"
+    assert (v["amended.H1.registered.m"], v["amended.H1.m"], v["H1.m"]) == (3, 4, 4)
     told = {v[f"deviation.D{i}.field"]: i for i in range(1, v["deviation.n"] + 1)}
     new = f"deviation.D{told['/hypotheses/H4']}"
     assert (v[f"{new}.registered"], v[f"{new}.executed"], v[f"{new}.type"]) == ("none", "added", "note")
