@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dynstat.cli import main
-from dynstat.inference.rules import REASONS, RULES
+from dynstat.inference.rules import RULES
 from dynstat.prereg import plan as plan_module
 from dynstat.prereg.lock import lock_study
 
@@ -124,16 +124,16 @@ def test_new_makes_a_study_that_can_be_shown(tmp_path, capsys):
 # documentation
 
 
-@pytest.mark.parametrize("word", [*RULES, *REASONS])
-def test_every_rule_and_reason_code_is_documented(word):
-    assert f"`{word}`" in PAGE
+@pytest.mark.parametrize("word", list(RULES))
+def test_every_rule_is_named_on_the_page(word):
+    """What the rules and reason codes say stands in docs/decisions.md, which has tests of its own."""
+    assert f"`{word}`" in PAGE and "(decisions.md)" in PAGE
 
 
-def test_the_page_documents_no_rule_or_reason_that_is_not_there():
+def test_the_page_documents_no_key_that_is_not_there():
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", PAGE, flags=re.M)
     words = {w for row in rows for w in re.findall(r"`(\w+)`", row)}
-    assert set(RULES) <= words and set(REASONS) <= words
-    assert words - set(RULES) - set(REASONS) <= {
+    assert words <= {
         "dynstat",
         "id",
         "title",
