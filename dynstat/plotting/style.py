@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,7 +143,9 @@ def save_svg(fig: Figure, path: str | os.PathLike[str], alt: str, *, title: str 
             mend="say in words and numbers what the figure shows",
         )
     buffer = io.BytesIO()
-    with style():
+    with style(), warnings.catch_warnings():
+        # Text stays text, and readers have fonts of their own.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
         # The date and the creator's version would change the bytes without changing the figure.
         fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     # Readers without that font get the one nearest in width.
