@@ -11,7 +11,7 @@ from dynstat.files import canonical_json, read_text, sha256_bytes, write_atomic
 from .markup import ds, short, span, text
 from .results import Results
 
-PLAN_FILE = "plan.json"
+PLAN_FILE = "locked_plan.json"
 
 
 def plan(results: Results, linked: bool) -> str:
@@ -25,7 +25,7 @@ def plan(results: Results, linked: bool) -> str:
     """
     hash_ = f"SHA-256 {short(results, 'plan.sha256')}"
     where = (
-        f"The plan as canonical JSON is the file [plan.json]({PLAN_FILE}) beside this report; the SHA-256 "
+        f"The plan as canonical JSON is the file [{PLAN_FILE}]({PLAN_FILE}) beside this report; the SHA-256 "
         f"of its bytes is the plan's hash ({ds(results, 'plan.sha256')})."
         if linked
         else f"The plan itself ({hash_}) does not lie beside this report."
@@ -48,7 +48,7 @@ def plan(results: Results, linked: bool) -> str:
 
 
 def write_plan(results: Results, out: Path) -> bool:
-    """Write ``plan.json`` from the lock beside the results; return whether it is there.
+    """Write ``locked_plan.json`` from the lock beside the results; return whether it is there.
 
     Raises
     ------

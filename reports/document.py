@@ -28,7 +28,7 @@ _STYLE = Path(__file__).parent / "style" / "report.css"
 
 
 def write(out: Path) -> Path:
-    """Write figures, plan.json and report.qmd into `out`; see :func:`dynstat.reports.build`."""
+    """Write figures, locked_plan.json and report.qmd into `out`; see :func:`dynstat.reports.build`."""
     results = load(out)
     return write_atomic(out / "report.qmd", compose(results, out, linked=appendix.write_plan(results, out)))
 
@@ -41,7 +41,7 @@ def compose(results: Results, out: Path, *, linked: bool = False) -> str:
     results : Results
     out : Path
     linked : bool
-        Whether plan.json lies beside the report.
+        Whether locked_plan.json lies beside the report.
     """
     labels: dict[str, str] = {}
     for h in results.hypotheses:

@@ -63,11 +63,14 @@ def section(results: Results, figures: dict[str, str]) -> str:
     named = hypotheses(results)
     if not named:
         return ""
-    blocks = [
-        "Each universe is one way to analyse the same data that the plan names in advance; the registered "
-        "one decides. A universe agrees where it comes to the same outcome by the same rule.",
-        _summary(results, named),
-    ]
+    said = "Each universe is one way to analyse the same data that the plan names in advance; "
+    said += (
+        "the run is exploratory, so none has an outcome."
+        if results.exploratory
+        else "the registered one decides. A universe agrees where it comes to the same outcome by the same "
+        "rule."
+    )
+    blocks = [said, _summary(results, named)]
     taken = labels(named)
     for h in named:
         blocks += [
@@ -133,19 +136,29 @@ def _apart(results: Results, h: str, label: str) -> str:
 
 
 def _summary(results: Results, named: list[str]) -> str:
+    keys = ["n", "run", "missing", "errored"]
+    header = ["ID", "Universes", "Run", "Missing", "Errored"]
+    if not results.exploratory:
+        keys += ["agree", "share_agree"]
+        header += ["Agree", "Share", "Registered outcome"]
     rows = []
     for h in named:
-        keys = ("n", "run", "missing", "errored", "agree", "share_agree")
-        decision = results.decision(h)
-        shown = f"{GLYPH.get(decision, '')} {ds(results, f'{h}.decision')}".strip() if decision else MISSING
-        rows.append([text(h), shown, *(ds(results, f"multiverse.{h}.{k}") for k in keys)])
+        row = [text(h), *(ds(results, f"multiverse.{h}.{k}") for k in keys)]
+        if not results.exploratory:
+            row.append(f"{GLYPH.get(results.decision(h), '')} {ds(results, f'{h}.decision')}".strip())
+        rows.append(row)
+    caption = (
+        "Universes of each claim: those counted, and how many of them agree with the registered outcome."
+    )
+    if results.exploratory:
+        caption = "Universes of each claim: those counted."
     return table(
         "tbl-multiverse",
-        "Universes of each claim, and the share of those run that agree with the registered outcome.",
-        ["ID", "Registered outcome", "Universes", "Run", "Missing", "Errored", "Agree", "Share"],
+        caption,
+        header,
         rows,
-        [8, 22, 14, 10, 12, 12, 11, 11],
-        align="llrrrrrr",
+        [8, *[12] * len(keys), 22][: len(header)],
+        align=("l" + "r" * len(keys) + "l")[: len(header)],
     )
 
 

@@ -75,7 +75,7 @@ def test_the_share_of_universes_stands_beside_the_decision(tree: dict[str, Any])
     assert tables["tbl-decisions"][2][5] == "✗ rejected; 5 of 10 universes agree"
     assert tables["tbl-rejected"][1][4] == "5 of 10 universes agree"
     assert tables["tbl-inconclusive"][1][4] == "no multiverse registered"
-    assert tables["tbl-multiverse"][1] == ["A2", "✗ rejected", "12", "10", "1", "1", "5", ".500"]
+    assert tables["tbl-multiverse"][1] == ["A2", "12", "10", "1", "1", "5", ".500", "✗ rejected"]
     rows = tables["tbl-universes-a2"][1:]
     assert len(rows) == 12 and rows[-1][3] == "missing: no such variable"
     assert rows[-2][3] == "errored: no such variable"
@@ -112,7 +112,7 @@ def test_what_is_not_in_the_results_leaves_no_trace(tmp_path: Path) -> None:
     folder = fixture.save(tmp_path, fixture.results())
     text = dynstat.reports.build(folder).read_text(encoding="utf-8")
     traces = ("Multiverse {#", "tbl-amended", "tbl-contingencies", "Robustness", "universes", "undeclared",
-              "tbl-fits", "Registration:**", "plan.json")  # fmt: skip
+              "tbl-fits", "Registration:**", "locked_plan.json")  # fmt: skip
     assert [t for t in traces if t in text] == []
 
 
@@ -136,8 +136,8 @@ def test_the_plan_lies_beside_the_report_under_its_own_hash(tmp_path: Path) -> N
     folder = fixture.save(tmp_path, rows)
     (folder / "plan.lock.json").write_text(json.dumps({"plan": plan}, indent=2), encoding="utf-8")
     text = dynstat.reports.build(folder).read_text(encoding="utf-8")
-    assert sha256_file(folder / "plan.json") == canonical_hash(plan)
-    assert "(plan.json)" in text and canonical_hash(plan) in text
+    assert sha256_file(folder / "locked_plan.json") == canonical_hash(plan)
+    assert "(locked_plan.json)" in text and canonical_hash(plan) in text
     (folder / "plan.lock.json").write_text(json.dumps({"plan": plan | {"alpha": 0.1}}), encoding="utf-8")
     with pytest.raises(DynstatError, match="R502"):
         dynstat.reports.build(folder)
