@@ -21,8 +21,6 @@ from ..inference.wording import is_bounded, is_never_negative
 _NORMAL = NormalDist()
 #: What a mutation changes: of a result, then of the registered rule.
 MUTATIONS = ("value", "se", "sesoi", "direction")
-# So many combinations of estimates are tried at most.
-_MOST = 20_000
 # Distances below it leave no room for a standard error.
 _SMALLEST = 1e-100
 _Key = tuple[str, str]  # analysis and quantity
@@ -100,7 +98,10 @@ def reach(claim: Mapping[str, Any], alpha: float) -> Reach:
         found.setdefault(outcome, results)
         if len(found) == len(DECISIONS):
             break
-    flips = {outcome: tuple(_flips(claim, results, alpha, outcome)) for outcome, results in found.items()}
+    flips = {
+        outcome: tuple(_flips(claim, results, alpha, outcome, list(found.values())))
+        for outcome, results in found.items()
+    }
     keyed = {o: {q: made for (_, q), made in results.items()} for o, results in found.items()}
     return Reach(keyed, tuple(o for o in DECISIONS if o not in found), flips)
 
@@ -121,27 +122,36 @@ def _outcome(claim: Mapping[str, Any], results: Mapping[_Key, Made], alpha: floa
 
 
 def _results(claim: Mapping[str, Any], alpha: float) -> Iterator[dict[_Key, Made]]:
-    """Yield results, one for every way in which a claim's parts can come out together.
+    """Yield results: of every estimand the estimate that says least, supports most, rejects most.
 
-    Parts with one estimand share its estimate. Of all made-up estimates of an estimand only those are kept
-    whose tests come out differently for some part, so that few are left to combine.
+    Parts with one estimand share its estimate, and estimates of different estimands are free of each other.
+    So `all` parts can be supported together (`any`: rejected together) where each estimand can do it for its
+    own parts, and one search an estimand finds out.
     """
     parts: dict[_Key, list[Mapping[str, Any]]] = {}
     for part in claim["parts"]:
         parts.setdefault(_key(part), []).append(part)
     k = len(claim["parts"])
-    kept: list[list[Made]] = []
+    supports, rejects, says_least = {}, {}, {}
     for key, group in parts.items():
-        signatures: dict[tuple[Any, ...], Made] = {}
+        rules = [Rule.from_plan(p) for p in group]
+        scored = []
         for made in _candidates(key[1], group):
-            signature = []
-            for part in group:
-                p = Rule.from_plan(part).p_values(made.pivot)
-                signature.append(tuple(tuple(x <= a for a in (alpha / k, alpha)) for x in p))
-            signatures.setdefault((*signature, made.null is not None and made.null["p"] < 0.5), made)
-        kept.append(list(signatures.values()))
-    for combination in itertools.islice(itertools.product(*kept), _MOST):
-        yield dict(zip(parts, combination, strict=True))
+            p = [rule.p_values(made.pivot) for rule in rules]
+            beaten = made.null is None or made.null["p"] < 0.5
+            support = [
+                ps if pr > alpha and (beaten or not r.beyond_null) else 1.0
+                for r, (ps, pr) in zip(rules, p, strict=True)
+            ]
+            reject = [pr for _, pr in p]
+            counts = [tuple(sum(x <= a for x in q) for a in (alpha / k, alpha)) for q in (support, reject)]
+            scored.append((counts[0], counts[1], made))
+        supports[key] = max(scored, key=lambda row: row[0])[2]
+        rejects[key] = max(scored, key=lambda row: row[1])[2]
+        # The same estimate with a standard error that leaves everything open.
+        near = rejects[key] if claim["by_construction"] else supports[key]
+        says_least[key] = replace(near, se=max(row[2].se for row in scored))
+    yield from (says_least, supports, rejects)
 
 
 def _candidates(quantity: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[Made]:
@@ -176,12 +186,16 @@ def _edges(rule: Rule) -> tuple[float, ...]:
 
 
 def _flips(
-    claim: Mapping[str, Any], results: Mapping[_Key, Made], alpha: float, outcome: str
+    claim: Mapping[str, Any],
+    results: Mapping[_Key, Made],
+    alpha: float,
+    outcome: str,
+    others: Sequence[Mapping[_Key, Made]],
 ) -> Iterator[str]:
     """Yield what, changed alone, changes the decision on a result."""
     for name in MUTATIONS:
         if name in ("value", "se"):
-            changed = (_outcome(claim, r, alpha) for r in _changed_results(claim, results, name))
+            changed = (_outcome(claim, r, alpha) for r in _changed_results(claim, results, name, others))
         else:
             changed = (_outcome(c, results, alpha) for c in _changed_claims(claim, name))
         if any(o != outcome for o in changed):
@@ -189,22 +203,16 @@ def _flips(
 
 
 def _changed_results(
-    claim: Mapping[str, Any], results: Mapping[_Key, Made], name: str
+    claim: Mapping[str, Any], results: Mapping[_Key, Made], name: str, others: Sequence[Mapping[_Key, Made]]
 ) -> Iterator[dict[_Key, Made]]:
     """Yield results with other values (or other standard errors) of the estimates, all else as it was."""
-    choices: list[list[Made]] = []
+    # One estimate alone may decide nothing: first all take the values (or errors) of another witness.
+    for other in others:
+        yield {key: replace(made, **{name: getattr(other[key], name)}) for key, made in results.items()}
     for key, made in results.items():
         parts = [p for p in claim["parts"] if _key(p) == key]
-        near = list(_candidates(key[1], parts))
-        numbers = dict.fromkeys(getattr(m, name) for m in near)
-        choices.append([replace(made, **{name: x}) for x in numbers])
-    for key, options in zip(results, choices, strict=True):
-        for made in options:
-            yield {**results, key: made}
-    # One part alone may decide nothing: all of them moved together.
-    for i in range(max(map(len, choices), default=0)):
-        moved = (options[i % len(options)] for options in choices)
-        yield dict(zip(results, moved, strict=True))
+        for x in dict.fromkeys(getattr(m, name) for m in _candidates(key[1], parts)):
+            yield {**results, key: replace(made, **{name: x})}
 
 
 def _changed_claims(claim: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:

@@ -344,3 +344,13 @@ def test_the_option_of_the_draws_exists():
     assert len(named) >= 10
     for m in named:
         assert isinstance(m.options[m.null_draws].default, int), m.id
+
+
+@pytest.mark.parametrize("join", ["all", "any"])
+def test_claims_of_many_parts_are_searched_whole(join):
+    """Eight parts with four ways each would be 65,536 combinations; one search an estimand is enough."""
+    parts = [part("in_range", quantity=f"q{i}", range=[0.0, 1.0]) for i in range(8)]
+    found = reach(claim(*parts, join=join), 0.01)
+    assert found.missing == ()
+    for outcome, results in found.witnesses.items():
+        assert judged(claim(*parts, join=join), results, 0.01) == outcome
