@@ -81,6 +81,17 @@ def test_a_void_run_has_a_report_that_says_so(study, locked, saved, tmp_path, ca
     assert "analysis.py" in report.replace("\\", "")
 
 
+def test_results_are_recomputed_by_the_lock_beside_them(study, locked, saved, tmp_path, monkeypatch):
+    from dynstat.prereg import admission
+    from dynstat.prereg.study import has_plan
+
+    data, out = saved(2.0), tmp_path / "out"
+    assert command("run", study, "--data", data, "-o", out) == 0
+    assert not has_plan(out)  # a folder of results is no study, whatever lies in it
+    monkeypatch.setattr(admission, "find_study", lambda name: {"drift": study}[name])
+    assert command("report", "check", out, "--data", data) == 0
+
+
 def test_a_downgraded_claim_passes_the_check_of_its_report(study, locked, saved, tmp_path):
     declare(study, entry("/hypotheses/H1", **{"class": "downgrade"}))
     run = run_study(study, saved(2.0), tmp_path / "out")
