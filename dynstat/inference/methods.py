@@ -88,3 +88,25 @@ METHODS.add(
         simulate="dynstat.mixed.expected:expected_shares",
     )
 )
+METHODS.add(
+    Method(
+        "regimes.normalisation",
+        1,
+        "dynstat.mixed.nominal:regime_normalisation",
+        summary="How much of the regime label lies between models (Light and Margolin), ratio_norm raw "
+        "minus clipped.",
+        origin="dynstat",
+        reference="claim A5; Light and Margolin 1971, JASA 66: 534-544; delete-group jackknife over prompts",
+        options={
+            "mode": Option("published", ("published", "midpoint"), "ranges with UNASSIGNED between, or cuts"),
+            "unit": Option("prompt", doc="what the jackknife leaves out"),
+            "strata": Option("category", doc="one unit of every stratum is left out at a time"),
+            "level": Option(0.95, doc="of the two-sided intervals shown"),
+        },
+        quantities=(
+            *("difference", "eta2.raw", "eta2.clipped", "ari", "changed"),
+            *("unassigned.raw", "unassigned.clipped"),
+        ),
+        required=(("outcome",),),
+    )
+)
