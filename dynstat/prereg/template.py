@@ -9,7 +9,8 @@ from ..errors import DynstatError
 from ..files import write_atomic
 
 PLAN = """\
-# Rewrite every text; docs/preregistration.md explains the keys. Check with `dynstat prereg check FOLDER`.
+# Rewrite every text; docs/first_plan.md goes through it, docs/preregistration.md explains the keys.
+# Check with `dynstat prereg check FOLDER`.
 dynstat: "prereg/1"
 id: {id}
 title: What the study asks, in one line
@@ -38,6 +39,8 @@ analyses:
   S1:
     method: variance.shares@1
     outcome: {{metric: ratio_norm@1, layer: last, phase: generated, alignment: causal, scale: log}}
+    # What is done where the fit fails; planned, it is no deviation.
+    # on_failure: [{{when: singular, do: accept, reason: "a part of zero is a result"}}]
     seed: 1
 
 hypotheses:
@@ -48,6 +51,8 @@ hypotheses:
     estimand: {{analysis: S1, quantity: share.model}}
     rule: in_range
     range: [0.10, 0.30]
+    # What you expect; `dynstat prereg diagnose` adds how exact it will be.
+    # expected: {{value: 0.2, reason: "the pilot"}}
     sesoi: {{scale: variance_share, reason: "Why this range, and not a wider or a narrower one."}}
     if_supported: What may be said then.
     if_rejected: What may be said then.

@@ -223,3 +223,11 @@ def test_a_study_that_is_not_there_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DynstatError):
         find_study(tmp_path / "empty")
+
+
+def test_the_hints_of_the_template_are_valid_once_they_are_no_comments(tmp_path):
+    folder = new_study(tmp_path / "my-study")
+    text = (folder / "plan.yaml").read_text()
+    opened = re.sub(r"^( +)# (on_failure|expected): ", r"\1\2: ", text, flags=re.M)
+    assert opened.count("\n    on_failure:") == opened.count("\n    expected:") == 1
+    assert parse_plan(opened).content["hypotheses"]["H1"]["parts"][0]["expected"]["value"] == 0.2
