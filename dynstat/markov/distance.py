@@ -18,9 +18,10 @@ from ..inference.resample import Resampler, Rng, as_generator
 from ..inference.wording import p_equals
 from .assessing import amount, chunks, noise_free
 from .homogeneity import permuted_tables
+from .labels import label_codes
 from .permuting import NullDraws, arrange
 from .sequences import Sequences
-from .tabulation import label_codes, stretches, tabulate
+from .tabulation import stretches, tabulate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,8 +175,8 @@ def transition_distance(
             raise DynstatError("S404", f"too few {name}", found=value, expected="at least 99")
     generator, seed = as_generator(rng)
     parts = stretches(sequences)
-    group, groups = label_codes(sequences, by, what="by")
-    of, units = label_codes(sequences, unit, what="unit")
+    group, groups = label_codes(sequences, by)
+    of, units = label_codes(sequences, unit)
     if len(groups) < 2:
         raise DynstatError(
             "S403", "one group alone", where=by, found=groups[0], expected="at least two groups"

@@ -15,9 +15,10 @@ from ..inference.resample import Resampler, Rng, as_generator, monte_carlo_p
 from ..inference.unit_interval import unit_interval
 from .competing import incidence
 from .cycle_intervals import interval
+from .cycle_nulls import p_against
 from .memoryless import duration_scores, duration_slope, rearrange_within_runs
 from .run_groups import RunGroups
-from .spells import Spells, find_spells
+from .spells import REOPENED, Spells, find_spells
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -146,7 +147,8 @@ def duration_dependence(
     Raises
     ------
     DynstatError
-        S404 arguments; S406 no stay with a known start; S407 unknown state or label; S403 one unit.
+        S404 arguments; S406 no stay with a known start, or none that was left; S407 unknown state or label;
+        S403 one unit.
     """
     if min(replicates, null_replicates) < 99:
         raise DynstatError(
@@ -165,6 +167,12 @@ def duration_dependence(
         raise DynstatError("S403", "one unit cannot be resampled", where=unit, expected="at least 2")
     per_unit = groups.count(spells, resampler, horizon)
     u = resampler.n_units
+    if not spells.duration.any() or not (spells.event == REOPENED).any():
+        raise DynstatError(
+            "S406",
+            f"no stay in {spells.state} was left, so leaving cannot depend on duration",
+            found=str(spells),
+        )
     observed = groups.by_rate(per_unit.sum(axis=0), "")
     flat = per_unit.reshape(u, -1).astype(np.float64)
     weights = resampler.weights(replicates, generator)
@@ -187,8 +195,7 @@ def duration_dependence(
         null_hazard.append(_hazard(merged))
     score = duration_scores(observed, pooled)
     z, null = float(score.slope), np.concatenate(null_z)
-    above, below = monte_carlo_p(z - 1e-12, null), monte_carlo_p(-z - 1e-12, -null)
-    p = {"greater": above, "less": below}.get(alternative, min(1.0, 2 * min(above, below)))
+    p = p_against(z, null, alternative)
     slope_draws = np.concatenate(null_slopes)
     beside = {
         "name": "memoryless two-state chain",

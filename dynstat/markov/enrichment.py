@@ -14,9 +14,10 @@ from ..inference.adjusted import false_discovery
 from ..inference.resample import Rng, as_generator
 from ..inference.unit_interval import unit_interval
 from .conserved import AgainstNull, Motifs, beside_null
+from .labels import label_codes, unit_codes
 from .ngrams import Alphabet, count_ngrams
-from .sequences import Sequences, unit_codes
-from .surrogates import NULLS, aligned, label_codes, null_sequences
+from .sequences import Sequences
+from .surrogates import NULLS, aligned, null_sequences
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +26,7 @@ def motifs(
     sequences: Sequences,
     n: int = 3,
     *,
-    group: str | None = "model",
+    by: str | None = "model",
     unit: str = "prompt",
     nulls: Sequence[str] = ("markov", "depth"),
     minimum: float = 1.2,
@@ -54,7 +55,7 @@ def motifs(
     sequences : Sequences
     n : int
         2 to 5.
-    group : str or None
+    by : str or None
         Column of the labels; None takes all sequences as one group.
     unit : str
         Column of the labels: what is drawn by the bootstrap, and what may have a chain of its own.
@@ -105,7 +106,7 @@ def motifs(
     if np.unique(codes[codes >= 0]).size < 2:
         raise DynstatError("S406", "the sequences hold one state only", found=", ".join(sequences.states))
     alphabet = Alphabet.of(codes, k, n)
-    of_group, groups = label_codes(sequences, group)
+    of_group, groups = label_codes(sequences, by)
     resampler = unit_codes(sequences, unit)
     # Cells in order of groups, so that groups are slices.
     pair, cell = np.unique(of_group * resampler.n_units + resampler.units, return_inverse=True)
@@ -134,9 +135,7 @@ def motifs(
     weights = resampler.weights(bootstrap, generator)[:, cell_unit].astype(np.float64)
     against = {}
     for null in dict.fromkeys(nulls):
-        drawn = null_sequences(
-            sequences, null, replicates, group=group, unit=unit, within=within, rng=generator
-        )
+        drawn = null_sequences(sequences, null, replicates, by=by, unit=unit, within=within, rng=generator)
         tally = _Tally(alphabet, cell, pair.size, starts)
         for block in drawn:
             tally.add(block)

@@ -11,10 +11,11 @@ from ..errors import DynstatError
 from ..inference.resample import Resampler, Rng, as_generator
 from .assessing import NullTables, assess, check_options, chunks
 from .chain_test import ChainTest
+from .labels import label_codes
 from .null_chains import draw_chain
 from .permuting import arrange, group_tables
 from .sequences import Sequences
-from .tabulation import Stretches, label_codes, stretches, tabulate
+from .tabulation import Stretches, stretches, tabulate
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -88,9 +89,9 @@ def homogeneity_test(
     check_options(statistic, null, ("permutation", "simulation"), replicates, bootstrap)
     generator, seed = as_generator(rng)
     parts = stretches(sequences)
-    group, groups = label_codes(sequences, by, what="by")
-    of, units = label_codes(sequences, unit, what="unit")
-    stratum, strata = label_codes(sequences, within, what="within") if within else (np.zeros_like(of), ("",))
+    group, groups = label_codes(sequences, by)
+    of, units = label_codes(sequences, unit)
+    stratum, strata = label_codes(sequences, within)
     whole = _permuted_whole(group, groups, of, units, by, unit, permute)
     if len(groups) < 2:
         raise DynstatError(

@@ -281,7 +281,7 @@ def duration_slope(counts: Ints | Floats, iterations: int = 30) -> Floats:
             step = np.clip(step, -2.0, 2.0)
             a = a + np.clip((ga - hab * step[..., None]) * inverse, -4.0, 4.0)
             b = b + step
-            if np.nanmax(np.abs(step), initial=0.0) < 1e-12:
+            if np.nan_to_num(np.abs(step)).max(initial=0.0) < 1e-12:
                 break
     return np.where(np.abs(b) < 20, b, np.nan)
 

@@ -12,9 +12,10 @@ from ..inference.resample import Resampler, Rng, as_generator
 from .assessing import NullTables, assess, check_options, chunks
 from .chain_test import ChainTest
 from .homogeneity import layer_names, transition_matrices
+from .labels import label_codes
 from .null_chains import draw_chain, shuffle_states, shuffle_transitions
 from .sequences import Sequences
-from .tabulation import Stretches, label_codes, stretches, tabulate
+from .tabulation import Stretches, stretches, tabulate
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -80,8 +81,8 @@ def order_test(
         )
     generator, seed = as_generator(rng)
     parts = stretches(sequences, order)
-    of, units = label_codes(sequences, unit, what="unit")
-    stratum, strata = label_codes(sequences, within, what="within") if within else (np.zeros_like(of), ("",))
+    of, units = label_codes(sequences, unit)
+    stratum, strata = label_codes(sequences, within)
     k, s = len(sequences.states), parts.sequence
     tables = tabulate(
         parts.codes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from ..errors import DynstatError
+from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from ..inference.unit_interval import unit_interval
+from .labels import label_codes, unit_codes
 from .semi_markov import fit_dwell
-from .sequences import Sequences, unit_codes
-from .surrogates import NULLS, aligned, label_codes, null_sequences
+from .sequences import Sequences
+from .surrogates import NULLS, aligned, null_sequences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,7 +161,7 @@ _WORDS = {"drop": "left out", "start": "taken to begin there"}
 def dwell(
     sequences: Sequences,
     *,
-    group: str | None = "model",
+    by: str | None = "model",
     unit: str = "prompt",
     left_open: str = "drop",
     null: str = "markov",
@@ -185,7 +187,7 @@ def dwell(
     Parameters
     ----------
     sequences : Sequences
-    group : str or None
+    by : str or None
         Column of the labels: surrogates are made within groups; states are described over all and by group.
     unit : str
         Column of the labels, drawn by the bootstrap with all its sequences.
@@ -207,6 +209,11 @@ def dwell(
     ------
     DynstatError
         S404 arguments; S406 no stay is left to describe; S407 unknown labels; S403 fewer than two units.
+
+    Warns
+    -----
+    DynstatWarning
+        Names states without a stay, and states that are never left.
     """
     if left_open not in LEFT or replicates < 99 or bootstrap < 19:
         raise DynstatError(
@@ -217,7 +224,7 @@ def dwell(
         )
     k = len(sequences.states)
     codes = aligned(sequences)
-    of_group, groups = label_codes(sequences, group)
+    of_group, groups = label_codes(sequences, by)
     resampler = unit_codes(sequences, unit)
     units = resampler.n_units
     cell = of_group * units + resampler.units
@@ -230,6 +237,7 @@ def dwell(
             found=f"{int(skipped.sum())} stays, all under way at the first step of their sequence",
             mend='left_open="start", where sequences begin there',
         )
+    _warn_unseen(sequences.states, tables[0].sum(axis=0))
     # (groups, units, state, ended or censored, length)
     shape = (len(groups), units, *tables.shape[2:])
     tables = tables[0].reshape(shape).astype(np.float64)
@@ -238,7 +246,7 @@ def dwell(
     generator, seed = as_generator(rng)
     weights = resampler.weights(bootstrap, generator).astype(np.float64)
     drawn: list[NDArray[np.float64]] = []
-    for block in null_sequences(sequences, null, replicates, group=group, unit=unit, rng=generator):
+    for block in null_sequences(sequences, null, replicates, by=by, unit=unit, rng=generator):
         t, _ = count_stays(block, of_group, len(groups), k, drop=drop)
         whole = t.sum(axis=1, keepdims=True)
         drawn.append(hazard_statistic(np.concatenate([whole, t], axis=1) if len(groups) > 1 else whole))
@@ -283,6 +291,17 @@ def dwell(
             )
     size = {"sequences": len(sequences), "units": units, "groups": len(groups), "surrogates": replicates}
     return Dwell(tuple(made), null, left_open, size)
+
+
+def _warn_unseen(states: tuple[str, ...], tables: NDArray[np.int64]) -> None:
+    """Name the states without a stay to describe and those that no stay was seen to leave, (K, 2, T)."""
+    seen, ended = tables.any(axis=(1, 2)), tables[:, 0].any(axis=1)
+    for text, which in (
+        ("no stay to describe, left out", ~seen),
+        ("never left; the mean speaks of the steps on record alone", seen & ~ended),
+    ):
+        if named := [s for s, w in zip(states, np.atleast_1d(which), strict=True) if w]:
+            warnings.warn(f"{', '.join(named)}: {text}", DynstatWarning, stacklevel=3)
 
 
 def count_stays(

@@ -12,8 +12,9 @@ from ..inference.resample import Resampler, Rng, as_generator
 from .assessing import assess, check_options
 from .chain_test import ChainTest
 from .homogeneity import layer_names, permuted_tables, simulated_tables
+from .labels import label_codes
 from .sequences import Sequences
-from .tabulation import Stretches, label_codes, stretches, tabulate
+from .tabulation import Stretches, stretches, tabulate
 
 Codes = NDArray[np.intp]
 
@@ -74,8 +75,8 @@ def stationarity_test(
     generator, seed = as_generator(rng)
     parts = stretches(sequences)
     block, names = _blocks(sequences, parts, blocks)
-    of, units = label_codes(sequences, unit, what="unit")
-    stratum, strata = label_codes(sequences, within, what="within") if within else (np.zeros_like(of), ("",))
+    of, units = label_codes(sequences, unit)
+    stratum, strata = label_codes(sequences, within)
     k, s = len(sequences.states), parts.sequence
     tables = tabulate(
         parts.codes,

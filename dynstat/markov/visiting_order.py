@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,12 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import DynstatError
+from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import DrawsPivot, Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from ..inference.unit_interval import unit_interval
-from .sequences import Sequences, unit_codes
-from .surrogates import NULLS, aligned, label_codes, null_sequences
+from .labels import label_codes, unit_codes
+from .sequences import Sequences
+from .surrogates import NULLS, aligned, null_sequences
 from .zero_events import shares_of_none
 
 NEVER = "(none of them)"
@@ -86,7 +88,7 @@ def first_visits(
     sequences: Sequences,
     order: Sequence[str],
     *,
-    group: str | None = "model",
+    by: str | None = "model",
     unit: str = "prompt",
     null: str = "depth",
     within: str | None = None,
@@ -107,7 +109,7 @@ def first_visits(
     sequences : Sequences
     order : sequence of str
         Two or more states by full name.
-    group : str or None
+    by : str or None
         Column of the labels within which surrogates are made.
     unit : str
         Column of the labels; drawn by the bootstrap.
@@ -129,7 +131,13 @@ def first_visits(
     Raises
     ------
     DynstatError
-        S407 for a state that is not there or unknown labels; S404 arguments; S403 fewer than two units.
+        S407 for a state that is not there or unknown labels; S404 arguments; S406 sequences without a state;
+        S403 fewer than two units.
+
+    Warns
+    -----
+    DynstatWarning
+        Where a state of the order, or all of them together, is met by no sequence.
     """
     names = tuple(map(str, order))
     if unknown := [s for s in names if s not in sequences.states]:
@@ -151,7 +159,7 @@ def first_visits(
             expected="at least 99 and 19",
         )
     states = [sequences.states.index(s) for s in names]
-    of_group, groups = label_codes(sequences, group)
+    of_group, groups = label_codes(sequences, by)
     resampler = unit_codes(sequences, unit)
     units = resampler.n_units
     if units < 2:
@@ -167,6 +175,7 @@ def first_visits(
     size = base ** len(names)
     wanted = sum((i + 1) * base ** (len(names) - 1 - i) for i in range(len(names)))
     seen = visiting_order(aligned(sequences)[None], states)[0]
+    _warn_unmet(names, aligned(sequences), states)
     rows = np.bincount(cell, minlength=cells).astype(np.float64)
     every = np.zeros((len(groups), size))
     np.add.at(every, (of_group, seen), 1.0)
@@ -175,9 +184,7 @@ def first_visits(
     hit_null = np.zeros(cells)
     hits: list[NDArray[np.float64]] = []
     spread: dict[int, list[NDArray[np.float64]]] = {}
-    for block in null_sequences(
-        sequences, null, replicates, group=group, unit=unit, within=within, rng=generator
-    ):
+    for block in null_sequences(sequences, null, replicates, by=by, unit=unit, within=within, rng=generator):
         drawn = visiting_order(block, states)
         for g in range(len(groups)):
             expected[g] += np.bincount(drawn[:, of_group == g].ravel(), minlength=size)
@@ -242,6 +249,17 @@ def first_visits(
             )
     table = _table(names, groups, every, expected, spread, replicates)
     return FirstVisits(names, table, estimates)
+
+
+def _warn_unmet(names: tuple[str, ...], codes: NDArray[np.int8], states: Sequence[int]) -> None:
+    met = np.stack([(codes == s).any(axis=1) for s in states])
+    if never := [name for name, row in zip(names, met, strict=True) if not row.any()]:
+        text = f"never met in any sequence: {', '.join(never)}"
+    elif not met.all(axis=0).any():
+        text = f"no sequence meets all of {', '.join(names)}"
+    else:
+        return
+    warnings.warn(f"{text}; the share is 0 whatever the order", DynstatWarning, stacklevel=3)
 
 
 def visiting_order(codes: NDArray[np.int8], states: Sequence[int]) -> NDArray[np.intp]:

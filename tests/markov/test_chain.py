@@ -92,7 +92,7 @@ def test_replicates_are_sums_of_drawn_units():
     s = simulated()
     c = chain(s, replicates=99, rng=4)
     assert c.n == {"units": 7, "sequences": 20, "transitions": 580}
-    from dynstat.markov.sequences import unit_codes
+    from dynstat.markov.labels import unit_codes
 
     weights = unit_codes(s, "prompt").weights(99, np.random.default_rng(4))
     slow = sum(w[:, None, None] * t for w, t in zip(weights.T, c.unit_counts, strict=True))

@@ -392,6 +392,14 @@ def test_one_unit_is_an_error():
         assert e.value.code == "S403"
 
 
+def test_a_state_that_is_never_left_says_nothing_of_duration():
+    stuck = find_spells(sequences("oCCC", "ooCC", "oooC"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        with pytest.raises(DynstatError, match="S406.*was left"):
+            duration_dependence(stuck, unit="prompt")
+
+
 def test_nothing_is_warned_of_on_ordinary_data(spells):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from dynstat.errors import DynstatError
+from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.markov import Sequences, dwell
 from dynstat.markov.semi_markov import fit_dwell, log_likelihood
 from dynstat.markov.sojourns import count_stays, hazard_statistic
@@ -154,7 +154,11 @@ def test_bad_input() -> None:
         dwell(s, null="other")
     with pytest.raises(DynstatError, match="S406.*no stay"):
         dwell(sequences([[0, 0, 0], [0, 0, 0]], k=1))
+    with pytest.warns(DynstatWarning, match="STATE_1: never left"):
+        dwell(sequences([[0, 0, 1, 1], [0, 1, 1, 1]], k=2), replicates=99, bootstrap=19)
+    with pytest.warns(DynstatWarning, match="STATE_2: no stay to describe"):
+        dwell(sequences([[0, 1, 0, 1], [1, 0, 1, 0]], k=3), replicates=99, bootstrap=19)
     with pytest.raises(DynstatError, match="S403"):
         dwell(sequences([[0, 1, 0, 1]], k=2))
     with pytest.raises(DynstatError, match="S407"):
-        dwell(s, group="family")
+        dwell(s, by="family")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from dynstat.errors import DynstatError
+from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.markov import Sequences, first_visits
 from dynstat.markov.visiting_order import visiting_order
 
@@ -97,5 +97,11 @@ def test_bad_input() -> None:
             first_visits(s, order)
     with pytest.raises(DynstatError, match="S404"):
         first_visits(s, STATES, replicates=5)
+    short = {"replicates": 99, "bootstrap": 19}
+    apart = sequences(np.repeat([[0, 0], [1, 1]], [10, 10], axis=0))
+    with pytest.warns(DynstatWarning, match="no sequence meets all of"):
+        assert first_visits(apart, STATES[:2], **short).estimate.value == 0
+    with pytest.warns(DynstatWarning, match=f"never met in any sequence: {STATES[2]}"):
+        first_visits(sequences(np.tile([0, 1], (20, 1))), STATES, **short)
     with pytest.raises(DynstatError, match="S403"):
         first_visits(sequences(trend(np.random.default_rng(0), 2, 1.0, 0.5)), STATES, replicates=99)
