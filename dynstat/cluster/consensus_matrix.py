@@ -16,8 +16,8 @@ from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
 from .coclustering import together
 from .features import Features, as_features
-from .linkage_trees import cut_tree
-from .many_trees import cut_many, linkage_name, linkages
+from .linkage_trees import cut_tree, linkage_name, linkages
+from .many_cuts import LINKAGES, cut_many
 from .null_sets import KINDS, check_kind, structureless_many
 from .partition import Partition, check_k
 
@@ -272,7 +272,7 @@ def consensus(
     Source: Monti, Tamayo, Mesirov and Golub 2003, Machine Learning 52: 91-118.
     """
     features = as_features(data)
-    name = linkage_name(method)
+    name = linkage_name(method, LINKAGES)
     check_kind(null)
     n, wanted = len(features), sorted({int(k) for k in ks})
     for label, value, least in (("replicates", replicates, 50), ("clouds", clouds, 19)):

@@ -15,6 +15,7 @@ from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
 from .features import as_features
+from .linkage_trees import LINKAGES, cut_tree, linkage_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +26,6 @@ Method = str | Callable[[Array, int], ArrayLike]
 
 RULES = ("firstSEmax", "Tibs2001SEmax", "globalSEmax", "firstmax", "globalmax")
 REFERENCES = ("scaledPCA", "original")
-_LINKAGES = ("single", "complete", "average", "weighted", "centroid", "median", "ward")
 
 
 def choose_k(gap: ArrayLike, se: ArrayLike, rule: str = "firstSEmax", factor: float = 1.0) -> int:
@@ -266,25 +266,21 @@ def _cutter(method: Method, generator: np.random.Generator) -> Callable[[Array, 
     """Return a function of (values, k_max) to the labels at k = 2, ..., k_max."""
     if callable(method):
         return lambda x, top: [np.asarray(method(x, k)) for k in range(2, top + 1)]
-    if method in _LINKAGES:
-        from scipy.cluster.hierarchy import linkage
-        from scipy.spatial.distance import pdist
-
-        from .linkage_trees import cut_tree
-
-        def cut(x: Array, top: int) -> list[Labels]:
-            tree = linkage(pdist(x), method)
-            return [cut_tree(tree, k) for k in range(2, top + 1)]
-
-        return cut
     if method == "kmeans":
         from .centroids import kmeans
 
         start = int(generator.integers(2**31))
         return lambda x, top: [kmeans(x, k, rng=start).labels for k in range(2, top + 1)]
-    raise DynstatError(
-        "S404", "unknown method", found=method, expected=" | ".join([*_LINKAGES, "kmeans", "a function"])
-    )
+    from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import pdist
+
+    name = linkage_name(method, (*LINKAGES, "kmeans"))
+
+    def cut(x: Array, top: int) -> list[Labels]:
+        tree = linkage(pdist(x), name)
+        return [cut_tree(tree, k) for k in range(2, top + 1)]
+
+    return cut
 
 
 def _log_dispersion(x: Array, cut: Callable[[Array, int], list[Labels]], top: int, power: float) -> Array:

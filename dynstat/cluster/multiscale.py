@@ -16,8 +16,8 @@ from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator
 from .features import Features, as_features
-from .linkage_trees import cut_tree
-from .many_trees import linkage_name, linkages
+from .linkage_trees import cut_tree, linkage_name, linkages
+from .many_cuts import LINKAGES
 from .partition import Partition, check_k
 from .scale_fit import FEWEST_SCALES, multiscale_fit
 
@@ -226,7 +226,7 @@ def pvclust(
     features = as_features(data)
     x = features.values
     n_items, p = x.shape
-    name = linkage_name(method)
+    name = linkage_name(method, LINKAGES)
     if n_items < 3:
         raise DynstatError("S405", "too few items for a dendrogram", found=n_items, expected="at least 3")
     if p < 2:

@@ -17,8 +17,8 @@ from ..inference.adjusted import false_discovery
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
 from .coclustering import jeffreys, together
-from .linkage_trees import hierarchical
-from .many_trees import cut_many, linkage_name
+from .linkage_trees import hierarchical, linkage_name
+from .many_cuts import LINKAGES, cut_many
 from .pair_nulls import NULLS, Clouds, rank_p, scaled
 from .partition import Partition
 from .within_items import check_features, resampled_features
@@ -283,7 +283,7 @@ def pair_survival(
     """
     features = units.features()
     check_features(features, k)
-    name = linkage_name(method)
+    name = linkage_name(method, LINKAGES)
     for label, value in (("frequency", frequency), ("q", q)):
         if not 0 < value < 1 and not (label == "frequency" and value == 1):
             raise DynstatError("S404", f"{label} must lie between 0 and 1", found=value)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator
-from .coclustering import cluster_jaccard, co_clustering, jeffreys, recluster_many
+from .coclustering import co_clustering, jeffreys, recluster_many
 from .features import Features, standardized
+from .jaccard import best_jaccard, contingency
 from .linkage_trees import hierarchical
 from .partition import Partition
 
@@ -264,7 +265,7 @@ def unit_stability(
         frequency,
         low,
         high,
-        cluster_jaccard(labels, whole.labels),
+        best_jaccard(contingency(whole.labels, labels))[:, :-1],
         units.unit,
         paired,
         level,

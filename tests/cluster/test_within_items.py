@@ -19,9 +19,11 @@ from dynstat.cluster import (
     stability_table,
     unit_stability,
 )
-from dynstat.cluster.coclustering import cluster_jaccard, jeffreys, recluster_many
+from dynstat.cluster.coclustering import jeffreys, recluster_many
 from dynstat.cluster.features import standardized
-from dynstat.cluster.many_trees import METHODS, cut_many, distances, first_appearance
+from dynstat.cluster.jaccard import best_jaccard, contingency
+from dynstat.cluster.many_cuts import LINKAGES, cut_many, distances
+from dynstat.cluster.partition import in_order
 from dynstat.errors import DynstatError, DynstatWarning
 
 
@@ -36,7 +38,7 @@ def some(seed=0, n=7, u=12, p=3, noise=1.0):
     return rng.normal(size=(n, 1, p)) + noise * rng.normal(size=(n, u, p))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LINKAGES)
 @pytest.mark.parametrize("n", [5, 12, 45])
 def test_cut_many_equals_scipy(method, n):
     x = np.random.default_rng(n).normal(size=(20, n, 3))
@@ -44,7 +46,7 @@ def test_cut_many_equals_scipy(method, n):
     for at, k in enumerate((2, 4, n - 1)):
         for b in range(20):
             wanted = fcluster(linkage(x[b], method), k, "maxclust")
-            assert made[at, b].tolist() == first_appearance(wanted[None])[0].tolist()
+            assert made[at, b].tolist() == in_order(wanted).tolist()
 
 
 @pytest.mark.parametrize("metric", ["cityblock", "cosine", "correlation", "sqeuclidean"])
@@ -62,8 +64,8 @@ def test_co_clustering_and_jaccard_equal_slow_versions(labels):
     b, n = labels.shape
     wanted = [[np.mean([r[i] == r[j] != -1 for r in labels]) for j in range(n)] for i in range(n)]
     np.testing.assert_allclose(co_clustering(labels), wanted)
-    original = first_appearance(labels[:1])[0]
-    made = cluster_jaccard(labels, original)
+    original = in_order(labels[0])
+    made = best_jaccard(contingency(original, labels))[:, :-1]
     for row, got in zip(labels, made, strict=True):
         for c in range(original.max() + 1):
             mine = set(np.flatnonzero(original == c))
@@ -104,7 +106,7 @@ def test_replicates_equal_a_loop_over_rebuilt_features(standardize):
         x = np.nanmean(np.repeat(values, w, axis=1), axis=1)
         x = standardized(x) if standardize else x
         wanted = fcluster(linkage(x, "average"), 3, "maxclust")
-        assert got.tolist() == first_appearance(wanted[None])[0].tolist()
+        assert got.tolist() == in_order(wanted).tolist()
     np.testing.assert_allclose(made.frequency, co_clustering(made.labels))
 
 
