@@ -65,9 +65,7 @@ def test_rank_p_by_hand():
 
 def test_q_equals_r():
     # p.adjust(c(.01, .02, .03, .04, .5), "BH")
-    np.testing.assert_allclose(
-        false_discovery(np.array([0.5, 0.02, 0.01, 0.04, 0.03])), [0.5, *[0.05] * 4]
-    )
+    np.testing.assert_allclose(false_discovery(np.array([0.5, 0.02, 0.01, 0.04, 0.03])), [0.5, *[0.05] * 4])
 
 
 def test_nothing_survives_in_one_population():
