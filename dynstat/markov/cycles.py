@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate
 from ..inference.resample import Resampler, Rng, as_generator
+from ..inference.wording import p_equals
 from .competing import Incidence, incidence
 from .cycle_intervals import fates_at, interval
 from .cycle_nulls import QUANTITIES, SIDES, null_beside, null_rows
@@ -24,7 +25,7 @@ from .memoryless import (
     rearrange_within_runs,
     simulate_memoryless,
 )
-from .run_groups import RunGroups
+from .run_groups import ALL, RunGroups
 from .spells import Spells, find_spells
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Reopening:
     within : int
         h, in tokens.
     curve : DataFrame
-        A row a group ("" for all) and step: step, n.risk, reopened, end_of_text (counts at the step),
+        A row a group ("all" first) and step: step, n.risk, reopened, end_of_text (counts at the step),
         estimate (Aalen–Johansen incidence of reopening), conf.low, conf.high, ended (incidence of end of
         text), inside, kaplan.meier (one minus it), null.low, null.high (middle 95 % of the simulated chain
         without memory).
@@ -79,7 +80,7 @@ class Reopening:
             term, _, group = key.partition(".")
             rows.append(
                 {
-                    "group": group,
+                    "group": group or ALL,
                     "term": term,
                     "estimate": e.value,
                     "conf.low": e.low,
@@ -98,7 +99,7 @@ class Reopening:
             [row | self.spells.counts() | {"runs": len(self.spells.runs), "units": e.n["units"]}]
         )
 
-    def plot(self, group: str = "") -> Figure:
+    def plot(self, group: str = ALL) -> Figure:
         """Draw the curve with its competitors, the memoryless null and the numbers at risk.
 
         Parameters
@@ -114,7 +115,7 @@ class Reopening:
 
         return reopening_curve(self, group)
 
-    def alt_text(self, group: str = "") -> str:
+    def alt_text(self, group: str = ALL) -> str:
         """Return in words and numbers what :meth:`plot` shows."""
         from ..plotting.cycles import alt_text
 
@@ -136,7 +137,7 @@ class Reopening:
                 "",
                 f"{100 * e.level:g} % {e.interval}",
                 f"{null.get('name')}: mean {null.get('mean', np.nan):.4g}, {null.get('alternative')} "
-                f"p = {null.get('p', np.nan):.3g} ({null.get('how')}, {null.get('replicates')} replicates)",
+                f"{p_equals(null.get('p', np.nan))} ({null.get('how')}, {null.get('replicates')} replicates)",
             ]
         )
 
@@ -277,7 +278,7 @@ def reopening(
         )
         nulls.append(table)
         for q in QUANTITIES:
-            key = f"{q}.{group}" if group else q
+            key = q if group == ALL else f"{q}.{group}"
             # Order within runs cannot change how many stays reopen.
             how = "simulated" if q == "naive" else null
             beside = null_beside(table, q, how, null_replicates, alternative)
@@ -287,7 +288,7 @@ def reopening(
             found[key] = interval(key, values[q], boot[group][q], left[q], fates, kind, common, beside, span)
         parts = {k: v[group] for k, v in (("observed", observed), ("boot", boot), ("simulated", simulated))}
         curves.append(_curve(group, **parts, left=left, counted=counted, common=common))
-    keys = [f"reopening.{g}" if g else "reopening" for g in cells.groups]
+    keys = ["reopening" if g == ALL else f"reopening.{g}" for g in cells.groups]
     if unknown := [k.partition(".")[2] or "all" for k in keys if not np.isfinite(found[k].value)]:
         warnings.warn(
             f"the probability within {within} tokens is not known ({', '.join(unknown)}): no stay in "

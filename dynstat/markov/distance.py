@@ -114,8 +114,9 @@ class TransitionDistances:
                 "",
                 self.distances.to_string(float_format=lambda v: f"{v:.3f}"),
                 "",
-                f"largest: {e.value:.3f} [{e.low:.3f}, {e.high:.3f}] ({e.diagnostics['pair']}; "
-                f"{e.interval}); with its noise {e.diagnostics['plain']:.3f}",
+                f"largest of {len(self._pairs)}, the noise of picking it taken off too: {e.value:.3f} "
+                f"[{e.low:.3f}, {e.high:.3f}] ({e.diagnostics['pair']}; {e.interval}); with its noise "
+                f"{e.diagnostics['plain']:.3f}",
                 f"null, {null['name']}: mean {null['mean']:.3f}, 95 % below {null['q95']:.3f}, "
                 f"{p_equals(null['p'])} ({null['replicates']} permutations)",
             ]

@@ -13,11 +13,12 @@ from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Resampler, Rng, as_generator, monte_carlo_p
 from ..inference.unit_interval import unit_interval
+from ..inference.wording import p_equals
 from .competing import incidence
 from .cycle_intervals import interval
 from .cycle_nulls import p_against
 from .memoryless import duration_scores, duration_slope, rearrange_within_runs
-from .run_groups import RunGroups
+from .run_groups import ALL, RunGroups
 from .spells import REOPENED, Spells, find_spells
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ class DurationDependence:
                 "",
                 f"slope {e.value:.3f} [{e.low:.3f}, {e.high:.3f}] log odds a doubling "
                 f"(odds ratio {np.exp(e.value):.3f}); {e.interval}",
-                f"{null['name']}: p = {null['p']:.3g}, any shape p = {self.omnibus:.3g} "
-                f"({null['how']}, {null['replicates']} replicates)",
+                f"{null['name']}: mean slope {null['mean']:.3f}, {p_equals(null['p'])}, any shape "
+                f"{p_equals(self.omnibus)} ({null['how']}, {null['replicates']} replicates)",
             ]
         )
 
@@ -173,13 +174,13 @@ def duration_dependence(
             f"no stay in {spells.state} was left, so leaving cannot depend on duration",
             found=str(spells),
         )
-    observed = groups.by_rate(per_unit.sum(axis=0), "")
+    observed = groups.by_rate(per_unit.sum(axis=0), ALL)
     flat = per_unit.reshape(u, -1).astype(np.float64)
     weights = resampler.weights(replicates, generator)
     slopes, hazards = [], []
     block = max(1, 4_000_000 // flat.shape[1])
     for i in range(0, replicates, block):
-        drawn = groups.by_rate((weights[i : i + block] @ flat).reshape(-1, groups.n, horizon + 2, 3), "")
+        drawn = groups.by_rate((weights[i : i + block] @ flat).reshape(-1, groups.n, horizon + 2, 3), ALL)
         slopes.append(duration_slope(drawn))
         hazards.append(_hazard(drawn))
     boot = np.concatenate(hazards)
@@ -187,7 +188,7 @@ def duration_dependence(
     cell = groups.of_run[spells.sequence]
     pooled = _pool_at(observed)
     for counts in rearrange_within_runs(spells, cell, groups.n, horizon, null_replicates, generator):
-        merged = groups.by_rate(counts, "")
+        merged = groups.by_rate(counts, ALL)
         score = duration_scores(merged, pooled)
         null_slopes.append(duration_slope(merged))
         null_z.append(score.slope)

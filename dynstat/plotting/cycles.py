@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _REOPENED, _ENDED, _NAIVE = OKABE_ITO["blue"], OKABE_ITO["orange"], OKABE_ITO["vermillion"]
 
 
-def reopening_curve(result: Reopening, group: str = "") -> Figure:
+def reopening_curve(result: Reopening, group: str = "all") -> Figure:
     """Draw what became of stays by duration: reopened from below, ended by the text from above.
 
     Solid blue: Aalen–Johansen with its interval at h; orange: what end of text took; between them what is
@@ -33,7 +33,7 @@ def reopening_curve(result: Reopening, group: str = "") -> Figure:
         A level of the result's `by`; all together by default.
     """
     table = _shown(result, group)
-    key = f".{group}" if group else ""
+    key = "" if group == "all" else f".{group}"
     found = result.estimates()
     at, naive = found[f"reopening{key}"], found[f"naive{key}"]
     steps = np.r_[0, table["step"]]
@@ -84,6 +84,7 @@ def reopening_curve(result: Reopening, group: str = "") -> Figure:
                 capsize=3,
                 linewidth=1.5,
                 zorder=5,
+                label=f"within {result.within}, {100 * at.level:g} % interval" if error else "_",
             )
         ax.plot(
             [right],
@@ -149,7 +150,7 @@ def hazard_by_duration(result: DurationDependence) -> Figure:
         return fig
 
 
-def alt_text(result: Reopening | DurationDependence, group: str = "") -> str:
+def alt_text(result: Reopening | DurationDependence, group: str = "all") -> str:
     """Return alt text from the numbers that a figure of this page shows.
 
     Parameters
@@ -161,10 +162,10 @@ def alt_text(result: Reopening | DurationDependence, group: str = "") -> str:
     if hasattr(result, "hazards"):
         return _alt_hazard(result)
     table = _shown(result, group)
-    key = f".{group}" if group else ""
+    key = "" if group == "all" else f".{group}"
     e = result.estimates()
     at, null = e[f"reopening{key}"], e[f"reopening{key}"].null or {}
-    what = f" of {group}" if group else ""
+    what = "" if group == "all" else f" of {group}"
     known = table[np.isfinite(table["estimate"])]
     last = known.iloc[-1] if len(known) else table.iloc[0]
     row = result.nulls.query("group == @group and statistic == 'naive'").iloc[0]
@@ -199,10 +200,8 @@ def _alt_hazard(result: Any) -> str:
 def _shown(result: Reopening, group: str) -> pd.DataFrame:
     table = result.curve[result.curve["group"] == group]
     if table.empty:
-        known = [g for g in result.curve["group"].unique() if g]
-        raise DynstatError(
-            "S407", "no such group", found=group, expected=", ".join(known) or "none: give `by`"
-        )
+        known = list(map(str, result.curve["group"].unique()))
+        raise DynstatError("S407", "no such group", found=group, expected=", ".join(known))
     # Beyond the last stay at risk the curve has nothing more to say.
     seen = table[(table["n.risk"] > 0) | (table["step"] <= result.within)]
     return seen if len(seen) else table.head(1)

@@ -303,12 +303,12 @@ def test_result_holds_curve_null_and_naive_share(spells):
     assert e["reopening"].method == "markov.reopening@1" and e["reopening"].seed == 0
     assert e["reopening"].null["name"] == "memoryless two-state chain" and 0 < e["reopening"].null["p"] <= 1
     assert {"reopening.a", "naive.b"} <= set(e)
-    total = got.tidy().query("term == 'reopening' and group != ''")["spells"].sum()
+    total = got.tidy().query("term == 'reopening' and group != 'all'")["spells"].sum()
     assert total == len(spells) == got.glance()["spells"][0]
-    curve = got.curve.query("group == ''")
+    curve = got.curve.query("group == 'all'")
     np.testing.assert_allclose(curve[["estimate", "ended", "inside"]].sum(axis=1)[:20], 1.0)
     # The naive share lies where a chain without memory puts it.
-    row = got.nulls.query("group == '' and statistic == 'naive'").iloc[0]
+    row = got.nulls.query("group == 'all' and statistic == 'naive'").iloc[0]
     assert row["q025"] < row["observed"] < row["q975"]
     assert "Aalen-Johansen" in str(got) and got._repr_html_().startswith("<pre>")
 

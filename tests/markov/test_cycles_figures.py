@@ -35,7 +35,7 @@ def result(spells):
 
 def test_curve_shows_what_the_table_holds(result, tmp_path):
     ax = result.plot().axes[0]
-    table = result.curve.query("group == '' and `n.risk` > 0")
+    table = result.curve.query("group == 'all' and `n.risk` > 0")
     lines = {line.get_label(): line for line in ax.lines}
     np.testing.assert_allclose(lines["reopened"].get_ydata()[1:], table["estimate"])
     np.testing.assert_allclose(lines["1 − Kaplan–Meier"].get_ydata()[1:], table["kaplan.meier"])
