@@ -21,6 +21,7 @@ from .concordance import compare, paired_labels, without_noise
 from .features import as_features
 from .null_sets import structureless
 from .partition import Partition
+from .stability import same_items
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -193,6 +194,13 @@ def agreement(
     DynstatError
         S404 arguments; S407 different items, or an unknown reference; S403 fewer than three items.
     """
+    if not isinstance(partitions, Mapping):
+        raise DynstatError(
+            "S404",
+            "partitions need names",
+            found=type(partitions).__name__,
+            expected='a mapping, e.g. {"entropy": a, "curvature": b}',
+        )
     names = tuple(map(str, partitions))
     if len(names) < 2:
         raise DynstatError("S404", "one partition agrees with nothing", found=len(names), expected="two")
@@ -267,7 +275,10 @@ def _on_structureless(
             found=", ".join(given),
             mend="leave data out, or give partitions made by a method",
         )
-    sets = structureless(as_features(data), kind, count=replicates, rng=generator)
+    features = as_features(data)
+    for part in parts.values():
+        same_items(features, part)
+    sets = structureless(features, kind, count=replicates, rng=generator)
     out = np.empty((replicates, len(chosen)))
     for i, x in enumerate(sets):
         labels = {k: p.recluster(x) for k, p in parts.items()}

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_count
 from .coclustering import together
 from .features import Features, as_features
 from .linkage_trees import cut_tree, linkage_name, linkages
@@ -274,18 +275,18 @@ def consensus(
     features = as_features(data)
     name = linkage_name(method, LINKAGES)
     check_kind(null)
-    n, wanted = len(features), sorted({int(k) for k in ks})
-    for label, value, least in (("replicates", replicates, 50), ("clouds", clouds, 19)):
-        if value < least:
-            raise DynstatError("S404", f"too few {label}", found=value, expected=f"at least {least}")
+    n = len(features)
+    check_count("replicates", replicates, 50)
+    check_count("clouds", clouds, 19)
     if not 50 <= null_replicates <= replicates:
         raise DynstatError(
             "S404", "null_replicates out of range", found=null_replicates, expected=f"50 to {replicates}"
         )
     if not 0 < share < 1:
         raise DynstatError("S404", "share must lie between 0 and 1", found=share)
-    if not wanted or wanted[0] < 2:
-        raise DynstatError("S404", "no numbers of clusters", found=list(ks), expected="whole numbers from 2")
+    wanted = sorted({check_count("clusters", v, 2) for v in ([ks] if np.ndim(ks) == 0 else list(ks))})
+    if not wanted:
+        raise DynstatError("S404", "no numbers of clusters", found=ks, expected="whole numbers from 2")
     drawn = int(round(share * n))
     if drawn < 3:
         raise DynstatError("S405", "too few items in a subsample", found=drawn, expected="at least 3")

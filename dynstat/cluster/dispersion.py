@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_count
 from .features import as_features
 from .linkage_trees import LINKAGES, cut_tree, linkage_name
 
@@ -202,15 +203,16 @@ def gap_statistic(
     n = x.shape[0]
     if n < 4:
         raise DynstatError("S403", f"too few {features.item}s", found=n, expected="at least 4")
-    top = max(2, min(10, n // 2)) if k_max is None else k_max
-    if not 2 <= top < n:
+    top = max(2, min(10, n // 2)) if k_max is None else check_count("k_max", k_max, 2)
+    if top >= n:
         raise DynstatError("S404", "k_max outside its range", found=top, expected=f"2 to {n - 1}")
     if rule not in RULES:
         raise DynstatError("S404", "unknown rule for k", found=rule, expected=" | ".join(RULES))
+    if not factor >= 0:
+        raise DynstatError("S404", "factor is negative", found=factor, expected="standard errors, from 0")
     generator, seed = as_generator(rng)
     if isinstance(references, str):
-        if replicates < 2:
-            raise DynstatError("S404", "too few reference sets", found=replicates, expected="at least 2")
+        check_count("reference sets", replicates, 2)
         sets, how = _reference_sets(x, references, replicates, generator), references
     else:
         sets, how = np.asarray(references, dtype=np.float64), "given"

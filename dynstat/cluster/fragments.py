@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_partition
 from .null_sets import structureless
 from .partition import NOISE, Partition
 from .reclustering import as_labels, choosing
@@ -105,6 +106,7 @@ def fragmentation(
     DynstatError
         S404 arguments, or a given partition with data; S407 items differ.
     """
+    check_partition(partition)
     indices = _indices(partition.labels)
     generator, seed = as_generator(rng)
     drawn = None

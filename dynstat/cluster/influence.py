@@ -15,6 +15,7 @@ from ..errors import DynstatError
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .chance import INDICES
+from .checks import check_count, check_level, check_units
 from .concordance import without_noise
 from .jaccard import best_jaccard, contingency
 from .null_sets import structureless
@@ -299,8 +300,9 @@ def anomaly_test(
     DynstatError
         S403 fewer items or units; S404 arguments; S405 an item without values.
     """
-    if permutations < 99:
-        raise DynstatError("S404", "too few permutations", found=permutations, expected="at least 99")
+    check_units(units)
+    check_count("permutations", permutations, 99)
+    check_level(level)
     features = units.features()
     n, m = len(features), len(units.units)
     if min(n, m) < 3:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_count, check_level, check_resampled
 from .gap_interval import CellGap, gap_estimate
 from .spacings import cached_null, check_populations, gap_share, p_from, split_at_largest_gap
 from .unimodality import sample_of
@@ -246,10 +247,9 @@ def largest_gap_test(
     Source: Dixon 1950, Ann. Math. Stat. 21: 488-506 (gap over range); the populations are dynstat's choice.
     """
     names = check_populations(population)
-    if replicates < 99 or resamples < 99:
-        raise DynstatError(
-            "S404", "too few replicates", found=min(replicates, resamples), expected="at least 99"
-        )
+    check_count("replicates", replicates, 99)
+    check_count("resamples", resamples, 99)
+    check_level(level)
     generator, seed = as_generator(rng)
     stream = int(generator.integers(2**31)) if seed is None else seed
     if isinstance(values, UnitFeatures):
@@ -372,6 +372,7 @@ def _worst(
 def _from_units(
     units: UnitFeatures, value: Callable[[Array], Array] | None, resamples: int, seed: int
 ) -> tuple[Array, tuple[str, ...], Array]:
+    check_resampled(units)
     weights = units.resampler().weights(resamples, seed)
     built, draws = units.build(), units.build(weights)
     if value is None:
@@ -407,7 +408,10 @@ def _cells(labels: Sequence[str], cell: Any) -> tuple[tuple[str, ...], NDArray[n
         if missing:
             raise DynstatError("S407", "some items have no cell", found=", ".join(missing))
         cell = [cell[n] for n in labels]
-    names = [str(c) for c in cell]
+    given = list(cell)
+    if len(given) == len(labels) and (lost := [n for n, c in zip(labels, given, strict=True) if pd.isna(c)]):
+        raise DynstatError("S407", "some items have no cell", found=", ".join(lost))
+    names = [str(c) for c in given]
     if len(names) != len(labels):
         raise DynstatError(
             "S407", "cells and values differ in number", found=len(names), expected=len(labels)

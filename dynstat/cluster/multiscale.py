@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator
+from .checks import check_count
 from .features import Features, as_features
 from .linkage_trees import cut_tree, linkage_name, linkages
 from .many_cuts import LINKAGES
@@ -233,8 +234,7 @@ def pvclust(
         raise DynstatError(
             "S403", "one feature cannot be resampled", found=features.names[0], expected="20 features or more"
         )
-    if nboot < 100:
-        raise DynstatError("S404", "too few replicates", found=nboot, expected="at least 100")
+    check_count("replicates", nboot, 100)
     sizes = _sizes(p, scales)
     generator, seed = as_generator(rng)
     parts, finish = _parts(features, metric, name)

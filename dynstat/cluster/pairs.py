@@ -16,6 +16,7 @@ from ..errors import DynstatError, DynstatWarning
 from ..inference.adjusted import false_discovery
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_level, check_units
 from .coclustering import jeffreys, together
 from .linkage_trees import hierarchical, linkage_name
 from .many_cuts import LINKAGES, cut_many
@@ -87,12 +88,13 @@ class PairSurvival:
         """
         wanted = set()
         for pair in pairs:
-            a, b = pair
-            if a == b or not {a, b} <= set(self.items):
+            two = frozenset(pair)
+            if len(pair) != 2 or len(two) != 2 or not two <= set(self.items):
+                named = ", ".join(map(str, pair))
                 raise DynstatError(
-                    "S407", "no such pair", found=f"{a}, {b}", expected="two of " + ", ".join(self.items)
+                    "S407", "no such pair", found=named, expected="two of " + ", ".join(self.items)
                 )
-            wanted.add(frozenset((a, b)))
+            wanted.add(two)
         return wanted == {frozenset(p) for p in self.pairs_found()}
 
     def tidy(self) -> pd.DataFrame:
@@ -281,6 +283,8 @@ def pair_survival(
     Origin: dynstat. Sources of the parts: Langsrud 2005, Stat. Comput. 15: 53-60 (rotation); Benjamini and
     Hochberg 1995, J. R. Stat. Soc. B 57: 289-300.
     """
+    check_units(units)
+    check_level(level)
     features = units.features()
     check_features(features, k)
     name = linkage_name(method, LINKAGES)

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
+from .checks import check_count
 from .null_sets import KINDS, check_kind, structureless_many
 from .partition import Partition
 from .reclustering import Clusterer, Reclustering, choosing, mean_jaccards
 from .schemes import draw
-from .stability import ClusterStability, check_count, clusterboot, matched
+from .stability import ClusterStability, clusterboot, matched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

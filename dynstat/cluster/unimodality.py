@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
+from .checks import check_count
 from .features import as_features
 
 if TYPE_CHECKING:
@@ -301,8 +302,7 @@ def dip_test(
     Source: Hartigan and Hartigan 1985, Ann. Stat. 13: 70-84.
     """
     x, _, named = sample_of(values)
-    if replicates < 99:
-        raise DynstatError("S404", "too few replicates", found=replicates, expected="at least 99")
+    check_count("replicates", replicates, 99)
     generator, seed = as_generator(rng)
     draws = dip_null(x.size, replicates, generator) if null is None else np.asarray(null, dtype=np.float64)
     observed = float(dip_statistic(x))

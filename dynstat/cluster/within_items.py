@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator
+from .checks import check_count, check_level, check_partition, check_resampled, check_units
 from .coclustering import co_clustering, jeffreys, recluster_many
 from .features import Features, standardized
 from .jaccard import best_jaccard, contingency
 from .linkage_trees import hierarchical
-from .partition import Partition
+from .partition import Partition, check_k
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,7 +175,9 @@ class UnitStability:
             f"Clusters when {self.unit}s are resampled ({how}): {self.n['replicates']} replicates, "
             f"{self.n['items']} {self.partition.item}s, {self.n['units']} {self.unit}s",
             "",
-            self.tidy().to_string(index=False, float_format=lambda v: f"{v:.3f}"),
+            self.tidy().to_string(index=False, float_format=lambda v: f"{v:.3f}")
+            if self.partition.n_clusters
+            else "(every item is noise with all units: no cluster to follow)",
             "",
             "pairs together in half of the replicates or more",
             shown.to_string(index=False, float_format=lambda v: f"{v:.3f}") if len(shown) else "(none)",
@@ -241,6 +244,7 @@ def unit_stability(
         Replicates were left out, because an item had no unit in them; all items were noise in some.
     """
     whole = partition_of(units, partition, k, method, metric)
+    check_level(level)
     if whole.n_clusters == 0:
         warnings.warn("every item is noise with all units: there is no cluster to follow", DynstatWarning, 2)
     generator, seed = as_generator(rng)
@@ -317,7 +321,12 @@ def stability_table(over_units: UnitStability, over_items: Any, *, stable: float
         if "cluster" in found.columns:
             found = found[found["cluster"].astype(str).isin(table["cluster"].astype(str))]
         found = found[column]
-    means = np.asarray(found, dtype=np.float64)
+    try:
+        means = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DynstatError(
+            "S404", "these are no mean Jaccards", found=type(found).__name__, expected="a number a cluster"
+        ) from error
     if means.shape != (len(table),):
         raise DynstatError(
             "S407", "the clusters are not the same", found=f"{means.size} clusters", expected=len(table)
@@ -341,10 +350,12 @@ def partition_of(
     units: UnitFeatures, partition: Partition | None, k: int | None, method: str, metric: str
 ) -> Partition:
     """Return the partition of all units, made or checked."""
+    check_units(units)
     if partition is None:
         if k is None:
             raise DynstatError("S404", "no number of clusters", expected="k= or a partition")
         return hierarchical(units.features(), method, k=k, metric=metric)
+    check_partition(partition)
     if k is not None and k != partition.n_clusters:
         raise DynstatError("S404", "k is not that of the partition", found=k, expected=partition.n_clusters)
     if partition.items != units.items:
@@ -364,18 +375,9 @@ def resampled_features(
 
     Shape (replicates, items, columns).
     """
-    if replicates < 100:
-        raise DynstatError("S404", "too few replicates", found=replicates, expected="at least 100")
+    check_count("replicates", replicates, 100)
+    check_resampled(units)
     resampler = units.resampler()
-    sizes = np.bincount(resampler.stratum_of)
-    if sizes.max() < 2:
-        raise DynstatError(
-            "S403",
-            f"there is nothing to resample: one {units.unit}"
-            + (f" in every {units.stratum}" if sizes.size > 1 else ""),
-            found=f"{resampler.n_units} {units.unit}s",
-            expected="at least two in a stratum, ten or more for an honest answer",
-        )
     raw = replace(units, standardize=False)
     whole = raw.features()
     if paired:
@@ -405,7 +407,7 @@ def check_features(features: Features, k: int) -> None:
     n = len(features)
     if n < 3:
         raise DynstatError("S405", "too few items", found=n, expected="at least 3")
-    if not 2 <= k < n:
+    if not 2 <= check_k(k, n, features.item) < n:
         raise DynstatError(
             "S405",
             "that many clusters say nothing of pairs",
