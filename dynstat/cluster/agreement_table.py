@@ -17,6 +17,7 @@ from ..inference.adjusted import false_discovery, holm
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .chance import INDICES
+from .checks import check_count
 from .concordance import compare, paired_labels, without_noise
 from .features import as_features
 from .null_sets import structureless
@@ -153,8 +154,8 @@ def agreement(
     *,
     reference: str | None = None,
     data: Any = None,
-    kind: str = "rotation",
-    replicates: int = 199,
+    null: str = "rotation",
+    null_sets: int = 199,
     noise: str = "single",
     adjust: str = "holm",
     alpha: float = 0.05,
@@ -175,9 +176,9 @@ def agreement(
         Compare all others with this one. Default: every pair.
     data : DataFrame, DataArray, array, Features or UnitFeatures, optional
         What all partitions were made from.
-    kind : str
+    null : str
         See :func:`dynstat.cluster.structureless`.
-    replicates : int
+    null_sets : int
         Sets of structureless data, at least 19.
     noise : {"single", "drop"}
         See :func:`adjusted_rand`.
@@ -238,7 +239,7 @@ def agreement(
     table = pd.DataFrame(rows)
     table.insert(7, "p.adjusted", _ADJUST[adjust](table["p.ari"].to_numpy()))
     if data is not None:
-        drawn = _on_structureless(parts, chosen, data, kind, replicates, noise, generator)
+        drawn = _on_structureless(parts, chosen, data, null, null_sets, noise, generator)
         table["null.median"] = np.median(drawn, axis=0)
         table["p.structureless"] = [
             monte_carlo_p(v - 1e-12, d) for v, d in zip(table["ari"], drawn.T, strict=True)
@@ -247,7 +248,7 @@ def agreement(
     item = first.item if isinstance(first, Partition) else "item"
     sizes = {k: _sizes(v) for k, v in parts.items()}
     words = "noise as single items" if noise == "single" else "noise left out"
-    many = replicates if data is not None else 0
+    many = null_sets if data is not None else 0
     return Agreement(table, names, adjust, alpha, words, many, item, sizes, made)
 
 
@@ -260,13 +261,12 @@ def _on_structureless(
     parts: Mapping[str, Any],
     chosen: list[tuple[str, str]],
     data: Any,
-    kind: str,
-    replicates: int,
+    null: str,
+    null_sets: int,
     noise: str,
     generator: np.random.Generator,
 ) -> Array:
-    if replicates < 19:
-        raise DynstatError("S404", "too few structureless sets", found=replicates, expected="at least 19")
+    check_count("null sets", null_sets, 19)
     given = [k for k, v in parts.items() if not isinstance(v, Partition) or v.method == "given"]
     if given:
         raise DynstatError(
@@ -278,8 +278,8 @@ def _on_structureless(
     features = as_features(data)
     for part in parts.values():
         same_items(features, part)
-    sets = structureless(features, kind, count=replicates, rng=generator)
-    out = np.empty((replicates, len(chosen)))
+    sets = structureless(features, null, count=null_sets, rng=generator)
+    out = np.empty((null_sets, len(chosen)))
     for i, x in enumerate(sets):
         labels = {k: p.recluster(x) for k, p in parts.items()}
         for j, (a, b) in enumerate(chosen):

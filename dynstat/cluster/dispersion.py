@@ -105,8 +105,8 @@ class GapStatistic:
         return made
 
     def tidy(self) -> pd.DataFrame:
-        """Return a row a k: k, estimate (the gap), std.error, log_w, expected_log_w, p.drop."""
-        return self.table.rename(columns={"gap": "estimate", "se": "std.error"})
+        """Return a row a k: k, estimate (gap), std.error, log_w, expected_log_w, p.value (of the drop)."""
+        return self.table.rename(columns={"gap": "estimate", "se": "std.error", "p.drop": "p.value"})
 
     def glance(self) -> pd.DataFrame:
         """Return one row: k, rule, and k by every other rule."""
@@ -156,7 +156,7 @@ def gap_statistic(
     *,
     k_max: int | None = None,
     references: str | ArrayLike = "scaledPCA",
-    replicates: int = 500,
+    null_sets: int = 500,
     rule: str = "firstSEmax",
     factor: float = 1.0,
     power: float = 1.0,
@@ -180,7 +180,7 @@ def gap_statistic(
     references : {"scaledPCA", "original"} or array_like, shape (B, items, features)
         Uniform over the range of every principal component (Tibshirani's choice b) or of every feature
         (choice a); or sets drawn elsewhere.
-    replicates : int
+    null_sets : int
         Reference sets, at least 2.
     rule : str
         See :func:`choose_k`.
@@ -212,8 +212,8 @@ def gap_statistic(
         raise DynstatError("S404", "factor is negative", found=factor, expected="standard errors, from 0")
     generator, seed = as_generator(rng)
     if isinstance(references, str):
-        check_count("reference sets", replicates, 2)
-        sets, how = _reference_sets(x, references, replicates, generator), references
+        check_count("reference sets", null_sets, 2)
+        sets, how = _reference_sets(x, references, null_sets, generator), references
     else:
         sets, how = np.asarray(references, dtype=np.float64), "given"
         if sets.ndim != 3 or sets.shape[1:] != x.shape or len(sets) < 2:
@@ -254,13 +254,13 @@ def gap_statistic(
     return GapStatistic(table, rules[rule], rule, rules, name, how, counts, seed, len(sets), features.item)
 
 
-def _reference_sets(x: Array, kind: str, replicates: int, generator: np.random.Generator) -> Array:
+def _reference_sets(x: Array, kind: str, null_sets: int, generator: np.random.Generator) -> Array:
     if kind not in REFERENCES:
         raise DynstatError("S404", "unknown references", found=kind, expected=" | ".join(REFERENCES))
     mean = x.mean(axis=0)
     turn = np.linalg.svd(x - mean, full_matrices=False)[2].T if kind == "scaledPCA" else np.eye(x.shape[1])
     z = (x - mean) @ turn
-    uniform = generator.random((replicates, x.shape[0], z.shape[1]))
+    uniform = generator.random((null_sets, x.shape[0], z.shape[1]))
     return np.asarray((z.min(axis=0) + uniform * np.ptp(z, axis=0)) @ turn.T + mean)
 
 

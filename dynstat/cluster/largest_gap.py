@@ -197,8 +197,8 @@ def largest_gap_test(
     cell: Any = None,
     log: bool = False,
     value: Callable[[Array], Array] | None = None,
-    replicates: int = 99_999,
-    resamples: int = 999,
+    null_sets: int = 99_999,
+    replicates: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     item: str = "",
@@ -207,7 +207,7 @@ def largest_gap_test(
 
     The statistic is the largest gap between neighbours over the range. It keeps linear changes, so under a
     population known but for location and scale nothing is fitted and p is exact: (1 + number of samples with
-    a share at least as large)/(1 + replicates). A tail heavier than the normal's makes large gaps ordinary:
+    a share at least as large)/(1 + null_sets). A tail heavier than the normal's makes large gaps ordinary:
     read p under every population.
 
     The gap itself is the smallest value above less the largest below (`log`: their ratio). Its interval:
@@ -229,9 +229,9 @@ def largest_gap_test(
         Take logs first (positive values only): for ratios.
     value : callable, optional
         For `UnitFeatures` of several features: (..., items, features) to (..., items), before logs.
-    replicates : int
+    null_sets : int
         Samples of every null, at least 99.
-    resamples : int
+    replicates : int
         Of the units.
     level : float
     rng : Generator or int
@@ -247,14 +247,14 @@ def largest_gap_test(
     Source: Dixon 1950, Ann. Math. Stat. 21: 488-506 (gap over range); the populations are dynstat's choice.
     """
     names = check_populations(population)
+    check_count("null sets", null_sets, 99)
     check_count("replicates", replicates, 99)
-    check_count("resamples", resamples, 99)
     check_level(level)
     generator, seed = as_generator(rng)
     stream = int(generator.integers(2**31)) if seed is None else seed
     if isinstance(values, UnitFeatures):
         named = values.item
-        x, labels, draws = _from_units(values, value, resamples, stream)
+        x, labels, draws = _from_units(values, value, replicates, stream)
     else:
         x, labels, named = sample_of(values)
         draws = None
@@ -269,7 +269,7 @@ def largest_gap_test(
     full = CellGap(x, code, np.arange(means.size), means, draws)
     gap, upper = split_at_largest_gap(means)
     share = float(gap_share(means))
-    nulls = {p: cached_null(means.size, p, replicates, stream) for p in names}
+    nulls = {p: cached_null(means.size, p, null_sets, stream) for p in names}
     common: dict[str, Any] = {
         "level": level,
         "method": "cluster.largest_gap@1",
@@ -280,7 +280,7 @@ def largest_gap_test(
     unit = values.unit if isinstance(values, UnitFeatures) else "replicate"
     key = "gap_factor" if log else "gap"
     made = {key: gap_estimate(key, gap, full, upper, log, unit, common)}
-    left = _left_out(full, cells, upper, names, replicates, stream)
+    left = _left_out(full, cells, upper, names, null_sets, stream)
     made[f"{key}.left_out"] = _worst(key, full, upper, left, log, unit, common)
     rows = []
     for p, null in nulls.items():
@@ -296,7 +296,7 @@ def largest_gap_test(
             interval="none",
             unit=item,
             diagnostics={"p.left_out": float(left[f"p.{p}"].max())},
-            null={"name": f"{p} population", "p": at, "p_se": se, "replicates": replicates, "q95": q95},
+            null={"name": f"{p} population", "p": at, "p_se": se, "replicates": null_sets, "q95": q95},
             **common,
         )
     order = np.argsort(-means, kind="stable")
@@ -314,7 +314,7 @@ def largest_gap_test(
 
 
 def _left_out(
-    full: CellGap, cells: Sequence[str], upper: Mask, names: Sequence[str], replicates: int, seed: int
+    full: CellGap, cells: Sequence[str], upper: Mask, names: Sequence[str], null_sets: int, seed: int
 ) -> pd.DataFrame:
     rows = []
     for c, name in enumerate(cells):
@@ -328,7 +328,7 @@ def _left_out(
         for p in names:
             known = row["kept"]
             row[f"p.{p}"] = (
-                p_from(row["gap_share"], cached_null(m.size, p, replicates, seed)) if known else 1.0
+                p_from(row["gap_share"], cached_null(m.size, p, null_sets, seed)) if known else 1.0
             )
         rows.append(row)
     return pd.DataFrame(rows)
@@ -370,10 +370,10 @@ def _worst(
 
 
 def _from_units(
-    units: UnitFeatures, value: Callable[[Array], Array] | None, resamples: int, seed: int
+    units: UnitFeatures, value: Callable[[Array], Array] | None, replicates: int, seed: int
 ) -> tuple[Array, tuple[str, ...], Array]:
     check_resampled(units)
-    weights = units.resampler().weights(resamples, seed)
+    weights = units.resampler().weights(replicates, seed)
     built, draws = units.build(), units.build(weights)
     if value is None:
         if built.shape[-1] != 1:

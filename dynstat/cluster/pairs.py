@@ -16,7 +16,7 @@ from ..errors import DynstatError, DynstatWarning
 from ..inference.adjusted import false_discovery
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
-from .checks import check_level, check_units
+from .checks import check_count, check_level, check_units
 from .coclustering import jeffreys, together
 from .linkage_trees import hierarchical, linkage_name
 from .many_cuts import LINKAGES, cut_many
@@ -98,8 +98,8 @@ class PairSurvival:
         return wanted == {frozenset(p) for p in self.pairs_found()}
 
     def tidy(self) -> pd.DataFrame:
-        """Return :attr:`table` with the frequency named ``estimate``."""
-        return self.table.rename(columns={"frequency": "estimate"})
+        """Return :attr:`table`: frequency named ``estimate``, p ``p.value``, q ``q.value``."""
+        return self.table.rename(columns={"frequency": "estimate", "p": "p.value", "q": "q.value"})
 
     def glance(self) -> pd.DataFrame:
         """Return one row: counts, clusters, pairs that survive, pairs expected to in structureless clouds."""
@@ -207,7 +207,7 @@ def pair_survival(
     frequency: float = 0.95,
     q: float = 0.05,
     replicates: int = 1000,
-    clouds: int | None = None,
+    null_sets: int | None = None,
     null_replicates: int = 200,
     null: str = "rotation",
     coherent: bool = False,
@@ -253,7 +253,7 @@ def pair_survival(
         Thresholds.
     replicates : int
         Of the frequency.
-    clouds : int, optional
+    null_sets : int, optional
         Default: as many as let a single pair among all reach `q`, between 999 and 2999.
     null_replicates : int
         Replicates a cloud; p compares them with the same first replicates of the data.
@@ -298,9 +298,8 @@ def pair_survival(
     if null not in NULLS:
         raise DynstatError("S404", "unknown kind of null", found=null, expected=" | ".join(NULLS))
     m = len(features) * (len(features) - 1) // 2
-    count = int(min(max(999, np.ceil(m / q)), 2999)) if clouds is None else clouds
-    if count < 99:
-        raise DynstatError("S404", "too few clouds", found=count, expected="at least 99")
+    count = int(min(max(999, np.ceil(m / q)), 2999)) if null_sets is None else null_sets
+    check_count("null sets", count, 99)
     generator, seed = as_generator(rng)
     raw, left_out = resampled_features(units, replicates, generator, paired=paired)
     labels = cut_many(scaled(raw, units), k, name, metric)
@@ -351,7 +350,7 @@ def pair_survival(
         "items": len(features),
         "units": len(units.units),
         "replicates": b,
-        "clouds": count,
+        "null_sets": count,
         "null_replicates": used,
     }
     return PairSurvival(

@@ -73,7 +73,7 @@ class UnitStability:
         return self.partition.items
 
     def tidy(self) -> pd.DataFrame:
-        """Return a row a cluster: members, mean Jaccard with limits, shares dissolved and recovered."""
+        """Return a row a cluster: members, mean Jaccard with limits, counts dissolved and recovered."""
         rows = []
         for c, e in enumerate(self._jaccards()):
             j = self.jaccard[:, c]
@@ -85,8 +85,8 @@ class UnitStability:
                     "estimate": e.value,
                     "conf.low": e.low,
                     "conf.high": e.high,
-                    "dissolved": float(np.mean(j <= DISSOLVED)),
-                    "recovered": float(np.mean(j > RECOVERED)),
+                    "dissolved": int(np.sum(j <= DISSOLVED)),
+                    "recovered": int(np.sum(j > RECOVERED)),
                 }
             )
         return pd.DataFrame(rows)
