@@ -293,7 +293,7 @@ def levels_of_chain_tests(verdict: Verdict) -> None:
     for j, (spread, concentration) in enumerate(SPREADS.items()):
         columns[spread] = {}
         for i, (part, full) in enumerate(parts):
-            n = max(full // 12, 20) if verdict.quick else full
+            n = max(full // 40, 8) if verdict.quick else full
             found = rates(part(concentration, np.random.default_rng([SEED, i, j])), n)
             columns[spread] |= found
             counts |= dict.fromkeys(found, n)

@@ -136,7 +136,7 @@ def coverage_of_hazard(prompts: int, replicates: int, seed: int, spread: float =
 
 def coverage_of_cycles(verdict: Verdict) -> None:
     """Print coverage of the reopening probability and of log odds, intervals by prompt."""
-    count = 80 if verdict.quick else 1000
+    count = 40 if verdict.quick else 1000
     print(f"\nReopening within {WITHIN} tokens, interval by prompt: coverage of 95 %, {count} data sets")
     rows = []
     for i, (name, spread) in enumerate(SPREADS.items()):
@@ -156,7 +156,7 @@ def coverage_of_cycles(verdict: Verdict) -> None:
 
 def levels_without_memory(verdict: Verdict) -> None:
     """Print how often the tests of memory reject at 5 % where prompts differ and nothing remembers."""
-    count = 80 if verdict.quick else 1000
+    count = 25 if verdict.quick else 1000
     print(f"\nTests of memory, 36 prompts without any: rejected at 5 %, {count} data sets")
     rows = []
     for i, (name, spread) in enumerate(SPREADS.items()):

@@ -75,7 +75,7 @@ def labelled(x: NDArray[np.intp], models: int, states: int) -> Sequences:
 
 def motif_levels(verdict: Any) -> None:
     """Share of data sets without grammar in which any motif is conserved: at most 5 %."""
-    count = 20 if verdict.quick else 120
+    count = 8 if verdict.quick else 120
     print(
         f"\nData sets with any conserved motif, of {count} without grammar; {PROMPTS} prompts, "
         f"{LAYERS} layers, three states"
@@ -83,7 +83,7 @@ def motif_levels(verdict: Any) -> None:
     print("against each null alone, and against both defaults (the rule of a claim)")
     rows = []
     for i, (name, own) in enumerate(OWN.items()):
-        for models in (1, 2):
+        for models in (1,) if verdict.quick else (1, 2):
             hits = dict.fromkeys([*NULLS, "both"], 0.0)
             for d in range(count):
                 rng = np.random.default_rng([SEED, i, models, d])
@@ -101,7 +101,7 @@ def motif_levels(verdict: Any) -> None:
                 verdict.within(f"motifs, {name}, {models} models, {own}", hits[own], count, (0.0, 0.05))
     print(pd.DataFrame(rows).to_string(index=False))
     found = 0.0
-    power = max(count // 20, 2)
+    power = max(count // 20, 1)
     for d in range(power):
         s = labelled(grammar(6 * 72, 0.9, np.random.default_rng([SEED, 9, d])), 6, 4)
         found += (" > ".join(NAMES[:3]) in motifs(s, replicates=999, bootstrap=19, rng=d).conserved) / power
@@ -110,7 +110,7 @@ def motif_levels(verdict: Any) -> None:
 
 def dwell_levels(verdict: Any) -> None:
     """Rejections of a constant hazard in chains without memory whose prompts differ."""
-    count = 40 if verdict.quick else 300
+    count = 10 if verdict.quick else 600
     nulls = ("markov", "markov_shuffle", "markov_group")
     print(f"\nRejections of a constant hazard at .05, {count} data sets without memory, two states")
     rows = []

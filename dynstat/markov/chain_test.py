@@ -148,6 +148,12 @@ class ChainTest:
 
         return draw(self)
 
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.chain_tests import alt_text
+
+        return alt_text(self)
+
     def __str__(self) -> str:
         s, null, v = self.statistics, self.null, self._effects["cramers_v"]
         tv = self._effects["total_variation"]

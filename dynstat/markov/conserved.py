@@ -186,6 +186,12 @@ class Motifs:
 
         return motif_forest(self.tidy(), minimum=self.minimum, level=self.level, **options)
 
+    def alt_text(self, largest: int = 12) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.motif_forest import alt_text
+
+        return alt_text(self.tidy(), possible=self.possible, largest=largest)
+
     def __str__(self) -> str:
         e, size = self.estimate, self._common["n"]
         lines = [

@@ -106,6 +106,12 @@ class TransitionDistances:
 
         return draw(self)
 
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.chain_tests import alt_text
+
+        return alt_text(self)
+
     def __str__(self) -> str:
         e, null = self.largest, self.largest.null or {}
         return "\n".join(

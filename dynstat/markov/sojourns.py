@@ -127,6 +127,12 @@ class Dwell:
 
         return dwell_curves(self.survival(), group=group)
 
+    def alt_text(self, group: str = "all") -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.dwell_curves import alt_text
+
+        return alt_text(self.survival(), group=group)
+
     def __str__(self) -> str:
         table = self.tidy()
         shown = table[table["group"] == "all"].drop(columns="group")
@@ -137,13 +143,15 @@ class Dwell:
                 "estimate": "mean",
             }
         )
-        size = self._size
+        size, mean = self._size, self.stays[0].mean
+        head = f"Dwell in {len(shown)} states: {size['sequences']} sequences, {size['units']} units of"
         return "\n".join(
             [
-                f"Dwell in {len(shown)} states: {size['sequences']} sequences, {size['units']} units",
+                f"{head} {mean.unit}",
                 "",
                 short.to_string(index=False, float_format=lambda v: f"{v:.3g}"),
                 "",
+                f"limits of the mean: {100 * mean.level:g} % {mean.interval}",
                 f"p: hazard of leaving constant, against {NULLS[self.null]}",
                 f"stays under way at the first step: {_WORDS[self.left_open]}",
             ]

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from .labels import label_codes, unit_codes
 from .sequences import Sequences
 from .surrogates import NULLS, aligned, null_sequences
 from .zero_events import shares_of_none
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NEVER = "(none of them)"
 
@@ -52,6 +55,26 @@ class FirstVisits:
     def tidy(self) -> pd.DataFrame:
         """Return a row an order of first visits and group: share, share.null, difference, p.value."""
         return self.table.copy()
+
+    def plot(self, largest: int = 12) -> Figure:
+        """Draw the share of the most frequent orders beside their share under the null.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from ..plotting.motif_forest import orders_of_visits
+
+        return orders_of_visits(self.table, self.order, largest=largest)
+
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        share, gap = self._estimates["share"], self.estimate
+        return (
+            f"Dot plot of orders of first visits. {' > '.join(self.order)}: share {share.value:.2f}, "
+            f"{(share.null or {})['mean']:.2f} under the null; difference {gap.value:.2f} "
+            f"({gap.low:.2f} to {gap.high:.2f})."
+        )
 
     def glance(self) -> pd.DataFrame:
         """Return one row: share, share under the null, difference with its interval and p."""

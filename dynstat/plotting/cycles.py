@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ..errors import DynstatError
-from .style import BAND, GREY, NO_DECISION, OKABE_ITO, figure, number, style
+from .style import BAND, GREY, NO_DECISION, OKABE_ITO, figure, number, shorten, style
 
 if TYPE_CHECKING:
     from ..markov.cycles import Reopening
     from ..markov.duration import DurationDependence
+    from ..markov.hazard_models import HazardModel
 
 _REOPENED, _ENDED, _NAIVE = OKABE_ITO["blue"], OKABE_ITO["orange"], OKABE_ITO["vermillion"]
 
@@ -148,6 +149,36 @@ def hazard_by_duration(result: DurationDependence) -> Figure:
         _numbers_at_risk(ax, table, float(x[-1]) + 0.5)
         fig.legend(loc="outside upper left", ncols=2)
         return fig
+
+
+def hazard_ratios(result: HazardModel) -> Figure:
+    """Draw what every term of a discrete hazard multiplies odds (or hazards) by, on a log axis.
+
+    Parameters
+    ----------
+    result : HazardModel
+    """
+    table = result.tidy()
+    table = table[table["term"] != "Intercept"]
+    if table.empty:
+        raise DynstatError("S404", "the model holds an intercept alone", found=result.formula)
+    y = np.arange(len(table))[::-1]
+    with style():
+        fig = figure(height=1.0 + 0.3 * len(table))
+        ax = fig.subplots()
+        ax.axvline(1.0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        ax.hlines(y, table["conf.low"], table["conf.high"], color=_REOPENED, linewidth=1.4)
+        ax.plot(table["estimate"], y, "o", color=_REOPENED, markersize=4.5)
+        ax.set_xscale("log")
+        # A narrow range has no power of ten to stand for it.
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_yticks(y, [shorten(str(term), 40) for term in table["term"]])
+        ax.set_ylim(-0.6, len(table) - 0.4)
+        what = "odds" if result.link == "logit" else "hazard"
+        ax.set_xlabel(f"{what} ratio of {result.outcome}, {100 * result.level:g} % interval")
+    return fig
 
 
 def alt_text(result: Reopening | DurationDependence, group: str = "all") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -104,6 +105,43 @@ def motif_forest(
         if len(groups) > 1:
             fig.legend(handles, labels, loc="outside upper left", ncols=min(len(groups), 3))
         return fig
+
+
+def orders_of_visits(table: pd.DataFrame, order: Sequence[str], *, largest: int = 12) -> Figure:
+    """Draw the share of sequences by the order in which they first meet states, beside that under the null.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :meth:`dynstat.markov.visiting_order.FirstVisits.tidy`.
+    order : sequence of str
+        The order asked about; a star marks it.
+    largest : int
+        At most so many orders.
+    """
+    asked = " > ".join(order)
+    whole = table[table["group"] == "all"].sort_values(["share", "share.null"], ascending=False)
+    first = whole["order"] == asked
+    shown = pd.concat([whole[first], whole[~first].head(largest - int(first.sum()))])
+    key = initials(list(order))
+    names = [
+        (_CONSERVED if o == asked else "") + " > ".join(key.get(s, s) for s in o.split(" > "))
+        for o in shown["order"]
+    ]
+    y = range(len(shown))
+    with style():
+        fig = figure(height=1.3 + 0.24 * len(shown))
+        ax = fig.subplots()
+        ax.hlines(y, shown["share.null"], shown["share"], color=GREY, linewidth=0.8)
+        ax.plot(shown["share"], y, "o", color=OKABE_ITO["blue"], markersize=4.5, label="share of sequences")
+        ax.plot(shown["share.null"], y, "|", color=GREY, markersize=9, label="mean under the null")
+        ax.set_yticks(y, names)
+        ax.set_ylim(len(shown) - 0.4, -0.6)
+        ax.set_xlim(left=0)
+        words = " · ".join(f"{v} {k}" for k, v in key.items() if k != v)
+        ax.set_xlabel(f"share; {_CONSERVED.strip()} the order asked about\n{words}".rstrip())
+        fig.legend(loc="outside upper left", ncols=2)
+    return fig
 
 
 def initials(states: list[str]) -> dict[str, str]:

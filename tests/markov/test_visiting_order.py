@@ -105,3 +105,16 @@ def test_bad_input() -> None:
         first_visits(sequences(np.tile([0, 1], (20, 1))), STATES, **short)
     with pytest.raises(DynstatError, match="S403"):
         first_visits(sequences(trend(np.random.default_rng(0), 2, 1.0, 0.5)), STATES, replicates=99)
+
+
+def test_figure_shows_orders_beside_their_null() -> None:
+    r = first_visits(
+        sequences(trend(np.random.default_rng(3), 30, 1.0, 0.5)), STATES, replicates=99, bootstrap=19
+    )
+    ax = r.plot(largest=4).axes[0]
+    labels = [t.get_text() for t in ax.get_yticklabels()]
+    assert len(labels) <= 4 and labels[0].startswith("★")
+    asked = r.tidy().query("group == 'all' and order == @wanted", local_dict={"wanted": " > ".join(STATES)})
+    assert ax.lines[0].get_xdata()[0] == asked["share"].item() == r.estimates()["share"].value
+    assert ax.lines[1].get_xdata()[0] == asked["share.null"].item()
+    assert f"{r.estimate.value:.2f}" in r.alt_text()
