@@ -254,18 +254,18 @@ exploratory:
   X1:
     method: structure.agreement@1
     outcome: {metric: run_mean@1, of: entropy}
-    options: {families: architecture, k: 2, strata: "", replicates: 99, fragment_sets: 19}
+    options: {families: architecture, k: 2, strata: "", replicates: 99, null_sets: 19}
     seed: 2
   X2:
     method: structure.pairs@1
     outcome: {metric: run_mean@1, of: entropy}
     options:
-      {pairs: [[model-0, model-1]], k: 2, strata: "", replicates: 100, clouds: 99, null_replicates: 50}
+      {pairs: [[model-0, model-1]], k: 2, strata: "", replicates: 100, null_sets: 99, null_replicates: 50}
     seed: 2
   X3:
     method: structure.largest_gap@1
     outcome: {metric: run_mean@1, of: entropy}
-    options: {strata: "", replicates: 199, resamples: 99}
+    options: {strata: "", null_sets: 199, replicates: 99}
     seed: 2
   X4:
     method: markov.reopening@1
