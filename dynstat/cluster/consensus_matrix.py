@@ -135,8 +135,8 @@ class Consensus:
         return pd.DataFrame(out, pd.Index(self.items, name=self.item), [f"cluster {c}" for c in range(k)])
 
     def tidy(self) -> pd.DataFrame:
-        """Return :attr:`table` with PAC named ``estimate``."""
-        return self.table.rename(columns={"pac": "estimate"})
+        """Return :attr:`table`, PAC named ``estimate``, p ``p.value``."""
+        return self.table.rename(columns={"pac": "estimate", "p": "p.value"})
 
     def glance(self) -> pd.DataFrame:
         """Return one row: counts, linkage, null, the k with the smallest p and that p."""

@@ -277,7 +277,7 @@ def largest_gap_test(
         | ({} if not isinstance(values, UnitFeatures) else {"units": len(values.units)}),
         "seed": seed,
     }
-    unit = values.unit if isinstance(values, UnitFeatures) else "replicate"
+    unit = values.unit if isinstance(values, UnitFeatures) else "replicate" if cell is not None else item
     key = "gap_factor" if log else "gap"
     made = {key: gap_estimate(key, gap, full, upper, log, unit, common)}
     left = _left_out(full, cells, upper, names, null_sets, stream)

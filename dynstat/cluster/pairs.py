@@ -164,8 +164,9 @@ class PairSurvival:
 
         return describe_heat_map(self.frequency, self.items, outlined=self.pairs_found())
 
+    @property
     def verdict(self) -> str:
-        """Return one sentence that says which pairs survive, and against what."""
+        """One sentence that says which pairs survive, and against what."""
         f, q = self.thresholds
         found = self.pairs_found()
         names = "; ".join(f"{a} with {b}" for a, b in found[:8]) if found else "no pair"
@@ -188,7 +189,7 @@ class PairSurvival:
             shown.to_string(index=False, float_format=lambda v: f"{v:.3g}"),
             *([f"... {len(self.table) - len(shown)} more"] if len(self.table) > len(shown) else []),
             "",
-            self.verdict(),
+            self.verdict,
         ]
         return "\n".join([*lines, *self.notes])
 

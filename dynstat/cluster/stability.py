@@ -165,6 +165,12 @@ class ClusterStability:
 
         return replicates(self)
 
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.cluster_stability import describe_replicates
+
+        return describe_replicates(self)
+
     def __str__(self) -> str:
         p = self.partition
         table = self.tidy()

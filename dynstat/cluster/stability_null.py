@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+# Means that are equal may differ by the order of their sums.
+_SAME = 1e-12
 #: Hennig's words for a mean Jaccard, by their lower limits.
 WORDS = ((0.85, "highly stable"), (0.75, "valid"), (0.6, "a pattern"), (0.5, "not to be trusted"))
 STATISTICS: dict[str, Callable[[Array], Array]] = {
@@ -110,7 +112,7 @@ class StabilityTest:
         )
         for c, (rank, p_any) in enumerate(zip(*self._ranks(), strict=True)):
             column = self.ranked[:, rank] if rank < self.ranked.shape[1] else np.zeros(len(self.draws))
-            beside = self._null(column, monte_carlo_p(self.stability.mean[c], column))
+            beside = self._null(column, monte_carlo_p(self.stability.mean[c] - _SAME, column))
             out[f"jaccard.{c}"] = replace(
                 made[f"jaccard.{c}"],
                 method="cluster.stability_test@1",
@@ -123,7 +125,7 @@ class StabilityTest:
         mean = self.stability.mean
         rank = np.empty(mean.size, dtype=int)
         rank[np.argsort(-mean, kind="stable")] = np.arange(mean.size)
-        return rank.tolist(), [monte_carlo_p(v, self.ranked[:, 0]) for v in mean]
+        return rank.tolist(), [monte_carlo_p(v - _SAME, self.ranked[:, 0]) for v in mean]
 
     def _null(self, draws: Array, p: float) -> dict[str, Any]:
         return {
@@ -205,8 +207,9 @@ class StabilityTest:
 
         return alt_text(self)
 
+    @property
     def verdict(self) -> str:
-        """Return one sentence: whether the clusters are more stable than those of structureless data."""
+        """One sentence: whether the clusters are more stable than those of structureless data."""
         n, item = len(self.partition.items), self.partition.item
         reached = int(np.sum(self.draws >= self.value))
         how = "More stable" if self.p <= 0.05 else "Not shown to be more stable"
@@ -228,7 +231,7 @@ class StabilityTest:
                 f"{self.statistic} Jaccard {self.value:.3f}, null 50 % {np.quantile(self.draws, 0.5):.3f}, "
                 f"95 % {np.quantile(self.draws, 0.95):.3f}, p = {self.p:.3g} "
                 f"(± {np.sqrt(self.p * (1 - self.p) / self.draws.size):.2g})",
-                self.verdict(),
+                self.verdict,
             ]
         )
 
@@ -348,5 +351,5 @@ def stability_test(
     ranked = np.nan_to_num(ranked)
     value = float(compute(stability.mean))
     return StabilityTest(
-        stability, null, statistic, value, monte_carlo_p(value, null_draws), null_draws, ranked, seed
+        stability, null, statistic, value, monte_carlo_p(value - _SAME, null_draws), null_draws, ranked, seed
     )

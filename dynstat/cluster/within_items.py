@@ -279,23 +279,23 @@ def unit_stability(
     )
 
 
-def stability_table(over_units: UnitStability, over_items: Any, *, stable: float = 0.75) -> pd.DataFrame:
+def stability_table(over_units: UnitStability, over_items: Any, *, limit: float = RECOVERED) -> pd.DataFrame:
     """Set the stability of clusters over units beside that over items.
 
     Parameters
     ----------
     over_units : UnitStability
-    over_items : result of ``clusterboot``, DataFrame or sequence of float
+    over_items : result of ``clusterboot`` or ``stability_test``, DataFrame or sequence of float
         Mean Jaccard of the same clusters under resampling of items, in their order; of a result or frame the
         column ``estimate`` (or ``jaccard``).
-    stable : float
-        The mean Jaccard from which a cluster is called stable; Hennig's .75. It is no test: a cluster of
-        structureless data may reach it.
+    limit : float
+        The mean Jaccard from which a cluster counts as recovered; Hennig's .75. It is no test: clusters of
+        structureless data reach it too, so a :class:`StabilityTest` brings its p along.
 
     Returns
     -------
     DataFrame
-        A row a cluster: cluster, size, members, jaccard.units, jaccard.items, finding.
+        A row a cluster: cluster, size, members, jaccard.units, jaccard.items, p.items (of a test), finding.
 
     Raises
     ------
@@ -303,6 +303,7 @@ def stability_table(over_units: UnitStability, over_items: Any, *, stable: float
         S407 where the clusters are not the same.
     """
     table = over_units.tidy()
+    tested = None
     found = over_items.tidy() if hasattr(over_items, "tidy") else over_items
     other = getattr(getattr(over_items, "partition", None), "labels", None)
     if other is not None and not np.array_equal(other, over_units.partition.labels):
@@ -320,6 +321,9 @@ def stability_table(over_units: UnitStability, over_items: Any, *, stable: float
             )
         if "cluster" in found.columns:
             found = found[found["cluster"].astype(str).isin(table["cluster"].astype(str))]
+            # A test has its most stable cluster first.
+            found = found.sort_values("cluster", key=lambda c: c.astype(int), kind="stable")
+        tested = found["p.value"].to_numpy() if "p.value" in found.columns else None
         found = found[column]
     try:
         means = np.asarray(found, dtype=np.float64)
@@ -334,14 +338,16 @@ def stability_table(over_units: UnitStability, over_items: Any, *, stable: float
     out = table[["cluster", "size", "members"]].copy()
     out["jaccard.units"] = table["estimate"]
     out["jaccard.items"] = means
+    if tested is not None:
+        out["p.items"] = tested
     unit, item = over_units.unit, over_units.partition.item
     words = {
-        (True, True): f"stable over {unit}s and over {item}s",
-        (True, False): f"stable over {unit}s, not over {item}s: it hangs on which {item}s are there",
-        (False, True): f"stable over {item}s, not over {unit}s: it hangs on which {unit}s were read",
-        (False, False): "stable over neither",
+        (True, True): f"recovered over {unit}s and over {item}s",
+        (True, False): f"recovered over {unit}s, not over {item}s: it hangs on which {item}s are there",
+        (False, True): f"recovered over {item}s, not over {unit}s: it hangs on which {unit}s were read",
+        (False, False): "recovered over neither",
     }
-    pairs = zip(table["estimate"] >= stable, means >= stable, strict=True)
+    pairs = zip(table["estimate"] >= limit, means >= limit, strict=True)
     out["finding"] = [words[bool(a), bool(b)] for a, b in pairs]
     return out
 

@@ -117,6 +117,23 @@ def replicates(found: ClusterStability) -> Figure:
         return fig
 
 
+def describe_replicates(found: ClusterStability) -> str:
+    """Return in words and numbers what :func:`replicates` shows."""
+    columns = [*found.jaccard.T, *([] if found.noise is None else [found.noise])]
+    parts = [
+        f"Jaccard of {found.partition.n_clusters} clusters of {len(found.partition.items)} "
+        f"{found.partition.item}s over {found.replicates} replicates ({found.scheme}); no null is drawn."
+    ]
+    for row, values in zip(found.tidy().iloc[:-1].to_dict("records"), columns, strict=True):
+        low, high = np.quantile(values, [0.05, 0.95])
+        name = "Noise" if row["cluster"] == "noise" else f"Cluster {row['cluster']}"
+        parts.append(
+            f"{name} of {row['size']}: mean {number(row['estimate'])}, 5 to 95 % of replicates "
+            f"{number(low)} to {number(high)}."
+        )
+    return " ".join(parts)
+
+
 def alt_text(test: StabilityTest) -> str:
     """Return in words and numbers what :func:`stability_against_null` shows."""
     parts = [

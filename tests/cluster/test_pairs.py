@@ -118,7 +118,7 @@ def test_frequency_alone_shows_nothing_without_noise():
         made = pair_survival(cloud(3, noise=0.01), k=3, null_sets=199, rng=0)
     assert (made.table["frequency"] >= 0.95).any()
     assert made.pairs_found() == () and made.exactly([])
-    assert "no pair survives" in made.verdict()
+    assert "no pair survives" in made.verdict
 
 
 def test_result_reads_well():

@@ -228,6 +228,7 @@ def test_result_and_seed():
     table = found.tidy()
     assert table["size"].tolist() == [*partition.sizes.tolist(), 14]
     assert "word" not in table
+    assert f"Cluster 1 of {partition.sizes[1]}: mean" in found.alt_text() and "no null" in found.alt_text()
     assert "stable" not in str(found).replace("Cluster stability", "")
     assert found.glance()["least"][0] == found.mean.min()
     assert len(found.plot().axes) == 1

@@ -71,7 +71,7 @@ def test_planted_is_found_and_cloud_is_not():
     # The textbook calls one cluster of the cloud valid; the null shows how often that happens.
     table = none.tidy()
     assert table["word"][0] == "valid" and table["p.value"][0] > 0.1
-    assert found.verdict().startswith("More stable") and none.verdict().startswith("Not shown")
+    assert found.verdict.startswith("More stable") and none.verdict.startswith("Not shown")
 
 
 def test_p_counts_sets_that_reach_the_value():

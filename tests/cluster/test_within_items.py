@@ -17,6 +17,7 @@ from dynstat.cluster import (
     hdbscan,
     hierarchical,
     stability_table,
+    stability_test,
     unit_stability,
 )
 from dynstat.cluster.coclustering import jeffreys, recluster_many
@@ -134,8 +135,8 @@ def test_table_of_both_stabilities():
     made = unit_stability(tensor(some(noise=0.01)), k=3, replicates=100)
     table = stability_table(made, [0.9, 0.5, 0.76])
     assert table["jaccard.units"].tolist() == [1.0, 1.0, 1.0]
-    assert table["finding"][0] == "stable over prompts and over models"
-    assert table["finding"][1].startswith("stable over prompts, not over models")
+    assert table["finding"][0] == "recovered over prompts and over models"
+    assert table["finding"][1].startswith("recovered over prompts, not over models")
     framed = pd.DataFrame({"cluster": [0, 1, 2], "jaccard": [0.9, 0.5, 0.76]})
     pd.testing.assert_frame_equal(stability_table(made, framed), table)
     with pytest.raises(DynstatError, match="clusters are not the same"):
@@ -151,7 +152,13 @@ def test_table_takes_clusterboot():
     made = unit_stability(units, k=3, replicates=100)
     over = clusterboot(units.features(), made.partition, replicates=100, rng=1)
     table = stability_table(made, over)
-    assert table["jaccard.items"].between(0, 1).all()
+    assert table["jaccard.items"].tolist() == over.mean.tolist() and "p.items" not in table
+    test = stability_test(units.features(), made.partition, null_sets=19, replicates=20)
+    beside = stability_table(made, test)
+    # A test has its most stable cluster first, the table clusters in their order.
+    by_number = test.tidy().set_index("cluster")
+    assert beside["jaccard.items"].tolist() == by_number["estimate"][[0, 1, 2]].tolist()
+    assert beside["p.items"].tolist() == by_number["p.value"][[0, 1, 2]].tolist()
 
 
 def test_result_reads_well():
