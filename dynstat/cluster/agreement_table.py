@@ -194,6 +194,11 @@ def agreement(
     ------
     DynstatError
         S404 arguments; S407 different items, or an unknown reference; S403 fewer than three items.
+
+    Notes
+    -----
+    Indices as in :func:`adjusted_rand` and :func:`adjusted_mutual_information`, published; p.structureless
+    and the verdict are dynstat's.
     """
     if not isinstance(partitions, Mapping):
         raise DynstatError(

@@ -270,7 +270,8 @@ def consensus(
 
     Notes
     -----
-    Source: Monti, Tamayo, Mesirov and Golub 2003, Machine Learning 52: 91-118.
+    Source: Monti, Tamayo, Mesirov and Golub 2003, Machine Learning 52: 91-118. The null and
+    its p are dynstat's.
     """
     features = as_features(data)
     name = linkage_name(method, LINKAGES)

@@ -158,6 +158,10 @@ def leave_one_out(
     DynstatError
         S403 fewer than four items; S404 arguments; S405 fewer items than clusters once one is left out; S407
         data and partition do not hold the same items.
+
+    Notes
+    -----
+    Origin: dynstat. The index is Hubert and Arabie's (1985, J. Classif. 2: 193-218).
     """
     features = matched(data, partition)
     x, n = features.values, len(features)
@@ -255,6 +259,28 @@ class AnomalyTest:
         row = {"farthest": self.farthest, "estimate": e.value, "conf.low": e.low, "conf.high": e.high}
         return pd.DataFrame([row | {"p.value": (e.null or {})["p"]}])
 
+    def plot(self) -> Figure:
+        """Draw the distance of every item beside the 95 % quantile of the largest under exchangeability.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from ..plotting.agreement import distances_apart
+
+        return distances_apart(self)
+
+    def alt_text(self) -> str:
+        """Return what the figure shows, in words and numbers."""
+        null = self.estimate.null or {}
+        rows = "; ".join(
+            f"{r['item']} {r['distance']:.3g}, p = {r['p.value']:.2g}" for r in self.table.to_dict("records")
+        )
+        return (
+            f"Distance of every item to the mean of the others: {rows}. 95 % of the largest distances are "
+            f"below {null['q95']:.3g} with {null['name']}."
+        )
+
     def __str__(self) -> str:
         e, null = self.estimate, self.estimate.null or {}
         return "\n".join(
@@ -300,6 +326,11 @@ def anomaly_test(
     ------
     DynstatError
         S403 fewer items or units; S404 arguments; S405 an item without values.
+
+    Notes
+    -----
+    Origin: dynstat (claim V10). Jackknife and its correction for bias: Efron and Tibshirani 1993, chapters 10
+    and 11.
     """
     check_units(units)
     check_count("permutations", permutations, 99)

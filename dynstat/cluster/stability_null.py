@@ -303,8 +303,11 @@ def stability_test(
 
     Notes
     -----
-    Hierarchical clustering cut at k takes milliseconds a hundred sets at 17 items; other methods run once for
-    every resample of every set.
+    Origin: the Jaccards are Hennig's (2007, Comput. Stat. Data Anal. 52: 258-271), the test against matched
+    structureless sets is dynstat's; rotation is Langsrud's (2005, Stat. Comput. 15: 53-60).
+
+    199 sets of 17 items in a linkage take .2 s, of 60 items 3 s; other methods run once for every replicate
+    of every set.
 
     Examples
     --------

@@ -80,6 +80,17 @@ def test_anomaly_finds_the_item_apart():
     assert "m2" in str(test) and test.tidy()["item"].iloc[0] == "m2" and len(test.glance()) == 1
 
 
+def test_figure_of_an_item_apart():
+    values = np.random.default_rng(4).normal(size=(6, 12, 2))
+    values[2] += 5
+    names = [tuple(f"{c}{i}" for i in range(n)) for c, n in zip("mpf", values.shape, strict=True)]
+    found = anomaly_test(UnitFeatures(values, *names), permutations=99)
+    marks = [line.get_marker() for line in found.plot().axes[0].lines]
+    beyond = (found.table["distance"] > found.estimate.null["q95"]).tolist()
+    assert marks == ["s" if b else "o" for b in beyond] and beyond[0]
+    assert "m2" in found.alt_text().split(";")[0] and len(found.tidy()["estimate"]) == 6
+
+
 def test_anomaly_holds_its_level_where_items_are_exchangeable():
     p = [
         anomaly_test(_units(0.0, np.random.default_rng(s), units=6), permutations=99, rng=s).estimate.null[
