@@ -90,7 +90,7 @@ def motif_levels(verdict: Any) -> None:
                 s = labelled(world(name, models * PROMPTS, PROMPTS, rng), models, 3)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DynstatWarning)
-                    r = motifs(s, nulls=NULLS, replicates=299, bootstrap=19, rng=d)
+                    r = motifs(s, nulls=NULLS, surrogates=299, replicates=19, rng=d)
                 for null in NULLS:
                     hits[null] += bool(r.against[null].conserved.any()) / count
                 both = r.against["markov"].conserved & r.against["depth"].conserved
@@ -104,7 +104,7 @@ def motif_levels(verdict: Any) -> None:
     power = max(count // 20, 1)
     for d in range(power):
         s = labelled(grammar(6 * 72, 0.9, np.random.default_rng([SEED, 9, d])), 6, 4)
-        found += (" > ".join(NAMES[:3]) in motifs(s, replicates=999, bootstrap=19, rng=d).conserved) / power
+        found += (" > ".join(NAMES[:3]) in motifs(s, surrogates=999, replicates=19, rng=d).conserved) / power
     print(f"planted grammar, 6 models x 72 prompts: found conserved in {found:.2f} of {power}")
 
 
@@ -127,7 +127,7 @@ def dwell_levels(verdict: Any) -> None:
             for t in range(1, steps):
                 x[:, t] = np.where(rng.random(60) < stay, x[:, t - 1], 1 - x[:, t - 1])
             for null in nulls:
-                r = dwell(labelled(x, 1, 2), null=null, replicates=199, bootstrap=19, rng=d)
+                r = dwell(labelled(x, 1, 2), null=null, surrogates=199, replicates=19, rng=d)
                 hits[null] += float(np.mean([(s.mean.null or {})["p"] <= 0.05 for s in r.stays])) / count
         rows.append({"prompts": name, "steps": steps, **{k: f"{v:.3f}" for k, v in hits.items()}})
         for null in nulls[:2]:

@@ -51,7 +51,7 @@ class Reopening:
     Attributes
     ----------
     spells : Spells
-    within : int
+    horizon : int
         h, in tokens.
     curve : DataFrame
         A row a group ("all" first) and step: step, n.risk, reopened, end_of_text (counts at the step),
@@ -63,7 +63,7 @@ class Reopening:
     """
 
     spells: Spells
-    within: int
+    horizon: int
     curve: pd.DataFrame
     nulls: pd.DataFrame
     by: str | None
@@ -92,9 +92,9 @@ class Reopening:
         return pd.DataFrame(rows)
 
     def glance(self) -> pd.DataFrame:
-        """Return one row: state, within, spells, reopened, end_of_text, censored, left_open, runs, units."""
+        """Return one row: state, horizon, spells, reopened, end_of_text, censored, left_open, runs, units."""
         e = self._estimates["reopening"]
-        row = {"state": self.spells.state, "within": self.within, "spells": len(self.spells)}
+        row = {"state": self.spells.state, "horizon": self.horizon, "spells": len(self.spells)}
         return pd.DataFrame(
             [row | self.spells.counts() | {"runs": len(self.spells.runs), "units": e.n["units"]}]
         )
@@ -130,14 +130,14 @@ class Reopening:
         null = e.null or {}
         return "\n".join(
             [
-                f"Reopening of {self.spells.state} within {self.within} tokens",
+                f"Reopening of {self.spells.state} within {self.horizon} tokens",
                 str(self.spells),
                 "",
                 table.to_string(index=False, float_format=lambda v: f"{v:.4g}", na_rep=""),
                 "",
                 f"{100 * e.level:g} % {e.interval}",
                 f"{null.get('name')}: mean {null.get('mean', np.nan):.4g}, {null.get('alternative')} "
-                f"{p_equals(null.get('p', np.nan))} ({null.get('how')}, {null.get('replicates')} replicates)",
+                f"{p_equals(null.get('p', np.nan))} ({null.get('how')}, {null.get('replicates')} times)",
             ]
         )
 
@@ -151,7 +151,7 @@ def reopening(
     data: xr.Dataset | Sequences | Spells,
     codes: xr.DataArray | None = None,
     *,
-    within: int,
+    horizon: int,
     state: str | None = None,
     by: str | None = None,
     unit: str = "prompt",
@@ -159,7 +159,7 @@ def reopening(
     null: str = "within_runs",
     alternative: str = "two-sided",
     replicates: int = 999,
-    null_replicates: int = 999,
+    permutations: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.reopening@1",
@@ -184,7 +184,7 @@ def reopening(
     data : xarray.Dataset, Sequences or Spells
     codes : xarray.DataArray
         With a dataset, see :func:`dynstat.markov.find_spells`.
-    within : int
+    horizon : int
         h, in tokens, from 1.
     state : str, optional
         By default COLLAPSE, or what `codes` are named for.
@@ -198,8 +198,10 @@ def reopening(
         Which of the two gives the p of the estimates.
     alternative : {"two-sided", "greater", "less"}
         Of that p: greater for more reopening than without memory.
-    replicates, null_replicates : int
-        Of the bootstrap, and of each null; at least 99.
+    replicates : int
+        Bootstrap samples of the unit, at least 99.
+    permutations : int
+        Orders within runs drawn, and sets of runs simulated: the draws of each null, at least 99.
     level : float
     rng : Generator or int
 
@@ -222,17 +224,17 @@ def reopening(
     Origin dynstat: Paper 2 gives a share of 84 % and says neither what ends a cycle nor what censors one.
     Source: Aalen and Johansen 1978, Scand. J. Stat. 5: 141-150.
     """
-    _check(within, null, alternative, replicates, null_replicates)
+    _check(horizon, null, alternative, replicates, permutations)
     spells = data if isinstance(data, Spells) else find_spells(data, codes, state=state)
     generator, seed = as_generator(rng)
-    horizon = max(int(spells.duration.max()), within)
+    longest = max(int(spells.duration.max()), horizon)
     cells = RunGroups.of(spells, by, rates_by)
     resampler = Resampler.of(spells.codes(unit)[2])
     u = resampler.n_units
     if u < 2:
         raise DynstatError("S403", "one unit cannot be resampled", where=unit, expected="at least 2")
     cell = cells.of_run[spells.sequence]
-    per_unit = cells.count(spells, resampler, horizon)
+    per_unit = cells.count(spells, resampler, longest)
     everything = per_unit.sum(axis=0)
     flat = per_unit.reshape(u, -1).astype(np.float64)
     weights = resampler.weights(replicates, generator)
@@ -240,21 +242,21 @@ def reopening(
     boot = _collect(
         ((weights[i : i + block] @ flat).reshape(-1, *everything.shape) for i in range(0, replicates, block)),
         cells,
-        within,
+        horizon,
     )
     chain = fit_memoryless(spells, cells.rate_of_run, cells.rates)
     simulated = _collect(
         simulate_memoryless(
-            chain, spells, cells.rate_of_run, cells.of_run, cells.n, horizon, null_replicates, generator
+            chain, spells, cells.rate_of_run, cells.of_run, cells.n, longest, permutations, generator
         ),
         cells,
-        within,
+        horizon,
     )
     rearranged = _collect(
-        rearrange_within_runs(spells, cell, cells.n, horizon, null_replicates, generator), cells, within
+        rearrange_within_runs(spells, cell, cells.n, longest, permutations, generator), cells, horizon
     )
-    observed = _collect([everything[None]], cells, within)
-    without = _collect([everything[None] - per_unit], cells, within)
+    observed = _collect([everything[None]], cells, horizon)
+    without = _collect([everything[None] - per_unit], cells, horizon)
     found: dict[str, Estimate] = {}
     curves, nulls = [], []
     for group in cells.groups:
@@ -281,8 +283,8 @@ def reopening(
             key = q if group == ALL else f"{q}.{group}"
             # Order within runs cannot change how many stays reopen.
             how = "simulated" if q == "naive" else null
-            beside = null_beside(table, q, how, null_replicates, alternative)
-            fates = counted[:, :, [1, 2, 0]].sum(axis=1) if q == "naive" else fates_at(counted, within)
+            beside = null_beside(table, q, how, permutations, alternative)
+            fates = counted[:, :, [1, 2, 0]].sum(axis=1) if q == "naive" else fates_at(counted, horizon)
             kind = int(q == "end_of_text")
             span = (-1.0, 1.0) if q == "departure" else (0.0, 1.0)
             found[key] = interval(key, values[q], boot[group][q], left[q], fates, kind, common, beside, span)
@@ -291,7 +293,7 @@ def reopening(
     keys = ["reopening" if g == ALL else f"reopening.{g}" for g in cells.groups]
     if unknown := [k.partition(".")[2] or "all" for k in keys if not np.isfinite(found[k].value)]:
         warnings.warn(
-            f"the probability within {within} tokens is not known ({', '.join(unknown)}): no stay in "
+            f"the probability within {horizon} tokens is not known ({', '.join(unknown)}): no stay in "
             f"{spells.state} is on record for so long, and some had not ended (the longest: "
             f"{int(spells.duration.max())})",
             DynstatWarning,
@@ -299,7 +301,7 @@ def reopening(
         )
     return Reopening(
         spells,
-        within,
+        horizon,
         pd.concat(curves, ignore_index=True),
         pd.concat(nulls, ignore_index=True),
         by,
@@ -307,29 +309,28 @@ def reopening(
     )
 
 
-def _check(within: int, null: str, alternative: str, replicates: int, null_replicates: int) -> None:
-    if isinstance(within, bool) or not isinstance(within, int | np.integer) or within < 1:
-        raise DynstatError("S404", "within counts tokens", found=within, expected="a whole number from 1")
+def _check(horizon: int, null: str, alternative: str, replicates: int, permutations: int) -> None:
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
+        raise DynstatError("S404", "horizon counts tokens", found=horizon, expected="a whole number from 1")
     if null not in ("within_runs", "simulated"):
         raise DynstatError("S404", "unknown null", found=null, expected="within_runs | simulated")
     if alternative not in SIDES:
         raise DynstatError("S404", "unknown alternative", found=alternative, expected=" | ".join(SIDES))
-    if min(replicates, null_replicates) < 99:
-        raise DynstatError(
-            "S404", "too few replicates", found=min(replicates, null_replicates), expected="at least 99"
-        )
+    for name, count in (("replicates", replicates), ("permutations", permutations)):
+        if count < 99:
+            raise DynstatError("S404", f"too few {name}", found=count, expected="at least 99")
 
 
-def _collect(blocks: Iterable[NDArray[Any]], cells: RunGroups, within: int) -> dict[str, dict[str, Floats]]:
+def _collect(blocks: Iterable[NDArray[Any]], cells: RunGroups, horizon: int) -> dict[str, dict[str, Floats]]:
     """Return every quantity and the curves of every group, a row a replicate."""
     parts: dict[str, list[dict[str, Floats]]] = {g: [] for g in cells.groups}
     for counts in blocks:
         for g in cells.groups:
             merged = cells.by_rate(counts, g)
             curves: Incidence = incidence(merged.sum(axis=-3))
-            first, other, km = curves.at(within)
+            first, other, km = curves.at(horizon)
             with np.errstate(divide="ignore", invalid="ignore"):
-                departure = first - constant_incidence(merged, within)
+                departure = first - constant_incidence(merged, horizon)
             parts[g].append(
                 {
                     "reopening": first,

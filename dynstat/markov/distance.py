@@ -88,7 +88,7 @@ class TransitionDistances:
                     "p.value": null["p"],
                     "null.mean": null["mean"],
                     "null.q95": null["q95"],
-                    "replicates": null["replicates"],
+                    "permutations": null["replicates"],
                     "unit": self.unit,
                     **e.n,
                 }
@@ -139,8 +139,8 @@ def transition_distance(
     by: str = "model",
     *,
     unit: str = "prompt",
+    permutations: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.distance@1",
@@ -163,7 +163,10 @@ def transition_distance(
         Column of labels whose levels are compared: the model.
     unit : str
         Column of labels: what is resampled, and within which labels are exchanged.
-    replicates, bootstrap : int
+    permutations : int
+        Of the labels, for the nulls, at least 99. Where there are no more arrangements, all are made.
+    replicates : int
+        Bootstrap samples of units, at least 99.
     level : float
     rng : Generator or int
 
@@ -177,7 +180,7 @@ def transition_distance(
         S407 unknown columns, or groups without common units; S403 one group, or fewer than two common units;
         S404 options; S406 no transition, or two groups that leave no state in common.
     """
-    for name, value in (("replicates", replicates), ("bootstrap", bootstrap)):
+    for name, value in (("permutations", permutations), ("replicates", replicates)):
         if value < 99:
             raise DynstatError("S404", f"too few {name}", found=value, expected="at least 99")
     generator, seed = as_generator(rng)
@@ -209,7 +212,7 @@ def transition_distance(
         tables,
         present,
         np.arange(len(units)),
-        replicates,
+        permutations,
         generator,
         f"labels of {by} permuted within {unit}",
     )
@@ -217,11 +220,11 @@ def transition_distance(
         [pair_distances(np.moveaxis(t, 2, 1), first, second).max(axis=1) for t in omnibus.tables]
     )
     pair_null = [
-        _exchanged(counts[:, [a, b]], present[:, [a, b]], replicates, generator)
+        _exchanged(counts[:, [a, b]], present[:, [a, b]], permutations, generator)
         for a, b in zip(first, second, strict=True)
     ]
     resampler = Resampler(of, units, np.zeros(len(units), dtype=np.intp))
-    drawn = _bootstrap(counts, first, second, resampler, bootstrap, generator)
+    drawn = _bootstrap(counts, first, second, resampler, replicates, generator)
     pair_means = np.array([np.mean(d**2) for d, _ in pair_null])
     values, boot, noise = noise_free(observed**2, drawn**2, pair_means, len(units))
     top_value, top_boot, top_noise = noise_free(
@@ -303,12 +306,12 @@ def pair_distances(counts: Array, first: NDArray[np.intp], second: NDArray[np.in
 
 
 def _exchanged(
-    counts: Array, present: NDArray[np.bool_], replicates: int, rng: np.random.Generator
+    counts: Array, present: NDArray[np.bool_], permutations: int, rng: np.random.Generator
 ) -> tuple[Array, bool]:
     """Return distances of one pair with labels exchanged unit by unit; counts: (units, 2, K, K)."""
     k = counts.shape[-1]
     at, label = np.nonzero(present)
-    ways = arrange(label, at, replicates, rng)
+    ways = arrange(label, at, permutations, rng)
     flat = counts[at, label].reshape(at.size, k * k)
     one = (ways.labels == 0).astype(np.float64) @ flat
     both = np.stack([one, flat.sum(axis=0) - one], axis=1).reshape(-1, 2, k, k)
@@ -320,12 +323,12 @@ def _bootstrap(
     first: NDArray[np.intp],
     second: NDArray[np.intp],
     resampler: Resampler,
-    bootstrap: int,
+    replicates: int,
     rng: np.random.Generator,
 ) -> Array:
     flat = counts.reshape(counts.shape[0], -1)
-    weights = resampler.weights(bootstrap, rng).astype(np.float64)
-    parts = chunks(bootstrap, first.size * counts.shape[-1] ** 2)
+    weights = resampler.weights(replicates, rng).astype(np.float64)
+    parts = chunks(replicates, first.size * counts.shape[-1] ** 2)
     return np.concatenate(
         [pair_distances((weights[c] @ flat).reshape(-1, *counts.shape[1:]), first, second) for c in parts]
     )

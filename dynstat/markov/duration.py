@@ -94,7 +94,7 @@ class DurationDependence:
                 f"slope {e.value:.3f} [{e.low:.3f}, {e.high:.3f}] log odds a doubling "
                 f"(odds ratio {np.exp(e.value):.3f}); {e.interval}",
                 f"{null['name']}: mean slope {null['mean']:.3f}, {p_equals(null['p'])}, any shape "
-                f"{p_equals(self.omnibus)} ({null['how']}, {null['replicates']} replicates)",
+                f"{p_equals(self.omnibus)} ({null['how']}, {null['replicates']} times)",
             ]
         )
 
@@ -113,7 +113,7 @@ def duration_dependence(
     unit: str = "prompt",
     alternative: str = "two-sided",
     replicates: int = 999,
-    null_replicates: int = 999,
+    permutations: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.duration_dependence@1",
@@ -136,8 +136,10 @@ def duration_dependence(
         Whose bootstrap gives the interval.
     alternative : {"two-sided", "greater", "less"}
         Greater: leaving becomes likelier with duration.
-    replicates, null_replicates : int
-        At least 99.
+    replicates : int
+        Bootstrap samples of the unit, at least 99.
+    permutations : int
+        Orders within runs drawn, at least 99.
     level : float
     rng : Generator or int
 
@@ -151,10 +153,9 @@ def duration_dependence(
         S404 arguments; S406 no stay with a known start, or none that was left; S407 unknown state or label;
         S403 one unit.
     """
-    if min(replicates, null_replicates) < 99:
-        raise DynstatError(
-            "S404", "too few replicates", found=min(replicates, null_replicates), expected="at least 99"
-        )
+    for name, count in (("replicates", replicates), ("permutations", permutations)):
+        if count < 99:
+            raise DynstatError("S404", f"too few {name}", found=count, expected="at least 99")
     if alternative not in ("two-sided", "greater", "less"):
         raise DynstatError(
             "S404", "unknown alternative", found=alternative, expected="two-sided | greater | less"
@@ -187,7 +188,7 @@ def duration_dependence(
     null_slopes, null_z, null_any, null_hazard = [], [], [], []
     cell = groups.of_run[spells.sequence]
     pooled = _pool_at(observed)
-    for counts in rearrange_within_runs(spells, cell, groups.n, horizon, null_replicates, generator):
+    for counts in rearrange_within_runs(spells, cell, groups.n, horizon, permutations, generator):
         merged = groups.by_rate(counts, ALL)
         score = duration_scores(merged, pooled)
         null_slopes.append(duration_slope(merged))
@@ -203,7 +204,7 @@ def duration_dependence(
         "how": "order within runs permuted",
         "p": p,
         "alternative": alternative,
-        "replicates": null_replicates,
+        "replicates": permutations,
         "mean": float(np.nanmean(slope_draws)) if np.isfinite(slope_draws).any() else float("nan"),
         "sd": float(np.nanstd(slope_draws, ddof=1)) if np.isfinite(slope_draws).any() else float("nan"),
         "z": z,

@@ -173,8 +173,8 @@ def dwell(
     unit: str = "prompt",
     left_open: str = "drop",
     null: str = "markov",
+    surrogates: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.dwell@1",
@@ -204,7 +204,10 @@ def dwell(
         true beginning). Those after a gap are always left out.
     null : str
         See :func:`dynstat.markov.null_sequences`.
-    replicates, bootstrap : int
+    surrogates : int
+        At least 99.
+    replicates : int
+        Bootstrap samples of units for the intervals, at least 19.
     level : float
     rng : Generator or int
     method : str
@@ -223,12 +226,12 @@ def dwell(
     DynstatWarning
         Names states without a stay, and states that are never left.
     """
-    if left_open not in LEFT or replicates < 99 or bootstrap < 19:
+    if left_open not in LEFT or surrogates < 99 or replicates < 19:
         raise DynstatError(
             "S404",
             "argument outside its range",
-            found=f"left_open={left_open}, replicates={replicates}, bootstrap={bootstrap}",
-            expected="left_open drop | start, replicates at least 99, bootstrap at least 19",
+            found=f"left_open={left_open}, surrogates={surrogates}, replicates={replicates}",
+            expected="left_open drop | start, surrogates at least 99, replicates at least 19",
         )
     k = len(sequences.states)
     codes = aligned(sequences)
@@ -252,9 +255,9 @@ def dwell(
     skipped = skipped[0].reshape(len(groups), units, k)
     chances, stayed = _chances(codes, cell, len(groups) * units, k, (len(groups), units))
     generator, seed = as_generator(rng)
-    weights = resampler.weights(bootstrap, generator).astype(np.float64)
+    weights = resampler.weights(replicates, generator).astype(np.float64)
     drawn: list[NDArray[np.float64]] = []
-    for block in null_sequences(sequences, null, replicates, by=by, unit=unit, rng=generator):
+    for block in null_sequences(sequences, null, surrogates, by=by, unit=unit, rng=generator):
         t, _ = count_stays(block, of_group, len(groups), k, drop=drop)
         whole = t.sum(axis=1, keepdims=True)
         drawn.append(hazard_statistic(np.concatenate([whole, t], axis=1) if len(groups) > 1 else whole))
@@ -272,7 +275,7 @@ def dwell(
             beside = {
                 "name": NULLS[null],
                 "p": monte_carlo_p(g - 1e-9, null_g[:, place, s]),
-                "replicates": replicates,
+                "replicates": surrogates,
                 "statistic": g,
                 "mean": float(null_g[:, place, s].mean()),
             }
@@ -297,7 +300,7 @@ def dwell(
                     common,
                 )
             )
-    size = {"sequences": len(sequences), "units": units, "groups": len(groups), "surrogates": replicates}
+    size = {"sequences": len(sequences), "units": units, "groups": len(groups), "surrogates": surrogates}
     return Dwell(tuple(made), null, left_open, size)
 
 

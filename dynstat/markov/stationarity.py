@@ -27,8 +27,8 @@ def stationarity_test(
     within: str | None = None,
     statistic: str = "Pearson",
     null: str = "permutation",
+    permutations: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.stationarity@1",
@@ -57,7 +57,11 @@ def stationarity_test(
     null : {"permutation", "simulation"}
         "simulation": sequences of the same lengths and starts drawn from the one chain fitted to all (a level
         of `within`).
-    replicates, bootstrap : int
+    permutations : int
+        Draws of the null, permuted or simulated. Where there are no more arrangements than
+        this, all are made and p is exact; at least 99.
+    replicates : int
+        Bootstrap samples of units for the intervals of effects, at least 99.
     level : float
     rng : Generator or int
 
@@ -71,7 +75,7 @@ def stationarity_test(
         S404 options, fewer than two blocks; S403 fewer than two units; S406 no transition, or a block without
         any; S407 unknown columns.
     """
-    check_options(statistic, null, ("permutation", "simulation"), replicates, bootstrap)
+    check_options(statistic, null, ("permutation", "simulation"), permutations, replicates)
     generator, seed = as_generator(rng)
     parts = stretches(sequences)
     block, names = _blocks(sequences, parts, blocks)
@@ -99,9 +103,9 @@ def stationarity_test(
         )
     if null == "permutation":
         name = f"blocks permuted within {unit}"
-        nulls = permuted_tables(tables, met > 0, np.arange(len(units)), replicates, generator, name)
+        nulls = permuted_tables(tables, met > 0, np.arange(len(units)), permutations, generator, name)
     else:
-        nulls = simulated_tables(parts, tables, stratum[s], block, replicates, generator, within)
+        nulls = simulated_tables(parts, tables, stratum[s], block, permutations, generator, within)
     return assess(
         title=f"Test of stationarity of transitions over {len(names)} blocks of {sequences.axis}s",
         alternative="some transition probability differs between blocks",
@@ -115,7 +119,7 @@ def stationarity_test(
         states=sequences.states,
         unit=unit,
         n={"sequences": len(sequences), "transitions": int(tables.sum()), "groups": len(names)},
-        bootstrap=bootstrap,
+        replicates=replicates,
         level=level,
         rng=generator,
         seed=seed,

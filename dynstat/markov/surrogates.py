@@ -34,7 +34,7 @@ _SWEEPS = 24
 def null_sequences(
     sequences: Sequences,
     null: str = "markov",
-    replicates: int = 999,
+    surrogates: int = 999,
     *,
     by: str | None = "model",
     unit: str = "prompt",
@@ -69,7 +69,7 @@ def null_sequences(
     ----------
     sequences : Sequences
     null : str
-    replicates : int
+    surrogates : int
     by, unit : str
         Columns of the labels; `by` None takes all sequences as one.
     within : str, optional
@@ -79,12 +79,12 @@ def null_sequences(
     Yields
     ------
     ndarray of int8, shape (block, n, T)
-        −1 where the data have no state. Blocks sum to `replicates`.
+        −1 where the data have no state. Blocks sum to `surrogates`.
 
     Raises
     ------
     DynstatError
-        S404 for an unknown null or fewer than one replicate; S406 without a state; S407 for an unknown
+        S404 for an unknown null or fewer than one surrogate; S406 without a state; S407 for an unknown
         column.
 
     Notes
@@ -95,8 +95,8 @@ def null_sequences(
     """
     if null not in NULLS:
         raise DynstatError("S404", "unknown null", found=null, expected=" | ".join(NULLS))
-    if replicates < 1:
-        raise DynstatError("S404", "too few surrogates", found=replicates, expected="at least 1")
+    if surrogates < 1:
+        raise DynstatError("S404", "too few surrogates", found=surrogates, expected="at least 1")
     generator, _ = as_generator(rng)
     codes = aligned(sequences)
     groups = label_codes(sequences, by)[0]
@@ -106,17 +106,17 @@ def null_sequences(
         (rows, maker(null, codes[rows], len(sequences.states), units[rows], strata[rows], generator))
         for rows in (np.flatnonzero(groups == g) for g in range(int(groups.max(initial=-1)) + 1))
     ]
-    for size in blocks(replicates, codes.size):
+    for size in blocks(surrogates, codes.size):
         out = np.full((size, *codes.shape), -1, dtype=np.int8)
         for rows, make in makers:
             out[:, rows] = make(size)
         yield out
 
 
-def blocks(replicates: int, cells: int) -> list[int]:
-    """Return sizes of blocks that sum to `replicates` and hold a bounded number of cells each."""
-    size = max(1, min(replicates, _BLOCK_CELLS // max(cells, 1)))
-    full, rest = divmod(replicates, size)
+def blocks(surrogates: int, cells: int) -> list[int]:
+    """Return sizes of blocks that sum to `surrogates` and hold a bounded number of cells each."""
+    size = max(1, min(surrogates, _BLOCK_CELLS // max(cells, 1)))
+    full, rest = divmod(surrogates, size)
     return [size] * full + [rest] * (rest > 0)
 
 
@@ -152,7 +152,7 @@ def maker(
     strata: NDArray[np.intp],
     rng: np.random.Generator,
 ) -> Callable[[int], Codes]:
-    """Return a function of a number of replicates that gives surrogates of one group, (replicates, n, T)."""
+    """Return a function of a number of surrogates that gives surrogates of one group, (surrogates, n, T)."""
     if null in ("markov", "markov_group"):
         local = np.zeros(len(codes), dtype=np.intp)
         if null == "markov":

@@ -115,8 +115,8 @@ def first_visits(
     unit: str = "prompt",
     null: str = "depth",
     within: str | None = None,
+    surrogates: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.first_visits@1",
@@ -138,9 +138,10 @@ def first_visits(
         Column of the labels; drawn by the bootstrap.
     null, within : str
         See :func:`dynstat.markov.null_sequences`.
+    surrogates : int
+        At least 99.
     replicates : int
-        Surrogates, at least 99.
-    bootstrap : int
+        Bootstrap samples of units for the intervals, at least 19.
     level : float
     rng : Generator or int
     method : str
@@ -174,13 +175,9 @@ def first_visits(
         raise DynstatError(
             "S404", "an order holds two to eight different states", found=" > ".join(names) or "none"
         )
-    if replicates < 99 or bootstrap < 19:
-        raise DynstatError(
-            "S404",
-            "too few replicates",
-            found=f"{replicates} surrogates, {bootstrap} bootstrap samples",
-            expected="at least 99 and 19",
-        )
+    for argument, count, least in (("surrogates", surrogates, 99), ("replicates", replicates, 19)):
+        if count < least:
+            raise DynstatError("S404", f"too few {argument}", found=count, expected=f"at least {least}")
     states = [sequences.states.index(s) for s in names]
     of_group, groups = label_codes(sequences, by)
     resampler = unit_codes(sequences, unit)
@@ -192,7 +189,7 @@ def first_visits(
     cell = of_group * units + resampler.units
     cells = len(groups) * units
     generator, seed = as_generator(rng)
-    weights = resampler.weights(bootstrap, generator).astype(np.float64)
+    weights = resampler.weights(replicates, generator).astype(np.float64)
 
     base = len(names) + 1
     size = base ** len(names)
@@ -207,7 +204,7 @@ def first_visits(
     hit_null = np.zeros(cells)
     hits: list[NDArray[np.float64]] = []
     spread: dict[int, list[NDArray[np.float64]]] = {}
-    for block in null_sequences(sequences, null, replicates, by=by, unit=unit, within=within, rng=generator):
+    for block in null_sequences(sequences, null, surrogates, by=by, unit=unit, within=within, rng=generator):
         drawn = visiting_order(block, states)
         for g in range(len(groups)):
             expected[g] += np.bincount(drawn[:, of_group == g].ravel(), minlength=size)
@@ -220,8 +217,8 @@ def first_visits(
             spread.setdefault(int(c), []).append(
                 np.stack([at[:, of_group == g].sum(axis=1) for g in range(len(groups))], axis=1)
             )
-    expected /= replicates
-    hit_null /= replicates
+    expected /= surrogates
+    hit_null /= surrogates
     draws = np.concatenate(hits)
     common: dict[str, Any] = {
         "level": level,
@@ -229,7 +226,7 @@ def first_visits(
         "unit": unit,
         "n": {"sequences": len(sequences), "units": units, "groups": len(groups)},
         "seed": seed,
-        "diagnostics": {"surrogates": replicates, "order": " > ".join(names)},
+        "diagnostics": {"surrogates": surrogates, "order": " > ".join(names)},
     }
     estimates: dict[str, Estimate] = {}
     chosen = [("", np.arange(len(groups)))]
@@ -246,7 +243,7 @@ def first_visits(
         beside = {
             "name": NULLS[null],
             "p": monte_carlo_p(share, null_share),
-            "replicates": replicates,
+            "replicates": surrogates,
             "mean": float(null_share.mean()),
             "q95": float(np.quantile(null_share, 0.95, method="higher")),
         }
@@ -270,7 +267,7 @@ def first_visits(
                 target="panel",
                 **here,
             )
-    table = _table(names, groups, every, expected, spread, replicates)
+    table = _table(names, groups, every, expected, spread, surrogates)
     return FirstVisits(names, table, estimates)
 
 
@@ -315,14 +312,14 @@ def _table(
     seen: NDArray[np.float64],
     expected: NDArray[np.float64],
     spread: dict[int, list[NDArray[np.float64]]],
-    replicates: int,
+    surrogates: int,
 ) -> pd.DataFrame:
     base, m = len(names) + 1, len(names)
     rows = []
     for code in map(int, np.flatnonzero((seen.sum(axis=0) > 0) | (expected.sum(axis=0) > 0))):
         digits = [code // base ** (m - 1 - j) % base for j in range(m)]
         label = " > ".join(names[d - 1] for d in digits if d) or NEVER
-        null = np.zeros((replicates, len(groups)))
+        null = np.zeros((surrogates, len(groups)))
         if code in spread:
             # Blocks without this order are blocks of zeros; p does not depend on their place.
             filled = np.concatenate(spread[code])

@@ -76,7 +76,7 @@ def reopening_curve(result: Reopening, group: str = "all") -> Figure:
                 [[max(at.value - at.low, 0)], [max(at.high - at.value, 0)]] if np.isfinite(at.low) else None
             )
             ax.errorbar(
-                [result.within],
+                [result.horizon],
                 [at.value],
                 yerr=error,
                 fmt="o",
@@ -85,7 +85,7 @@ def reopening_curve(result: Reopening, group: str = "all") -> Figure:
                 capsize=3,
                 linewidth=1.5,
                 zorder=5,
-                label=f"within {result.within}, {100 * at.level:g} % interval" if error else "_",
+                label=f"within {result.horizon}, {100 * at.level:g} % interval" if error else "_",
             )
         ax.plot(
             [right],
@@ -202,7 +202,7 @@ def alt_text(result: Reopening | DurationDependence, group: str = "all") -> str:
     row = result.nulls.query("group == @group and statistic == 'naive'").iloc[0]
     return (
         f"What became of {at.n['spells']} stays in {result.spells.state}{what} in {at.n['runs']} runs. "
-        f"Within {result.within} tokens {_span(at)} reopened; {_plain(e[f'end_of_text{key}'].value)} met "
+        f"Within {result.horizon} tokens {_span(at)} reopened; {_plain(e[f'end_of_text{key}'].value)} met "
         f"end of text first; 1 − Kaplan–Meier is {_plain(e[f'kaplan_meier{key}'].value)}. "
         f"Without memory it would be {_plain(null.get('mean', np.nan))} on average (p = "
         f"{_plain(null.get('p', np.nan), 3)}). The curve rises to {_plain(last['estimate'])} at "
@@ -234,7 +234,7 @@ def _shown(result: Reopening, group: str) -> pd.DataFrame:
         known = list(map(str, result.curve["group"].unique()))
         raise DynstatError("S407", "no such group", found=group, expected=", ".join(known))
     # Beyond the last stay at risk the curve has nothing more to say.
-    seen = table[(table["n.risk"] > 0) | (table["step"] <= result.within)]
+    seen = table[(table["n.risk"] > 0) | (table["step"] <= result.horizon)]
     return seen if len(seen) else table.head(1)
 
 

@@ -13,7 +13,7 @@ from dynstat.markov.spells import make_spells
 from dynstat.plotting.cycles import alt_text, hazard_by_duration, reopening_curve
 from dynstat.plotting.style import save_svg
 
-QUICK = {"replicates": 99, "null_replicates": 99}
+QUICK = {"replicates": 99, "permutations": 99}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def spells():
 
 @pytest.fixture(scope="module")
 def result(spells):
-    return reopening(spells, within=3, by="model", **QUICK)
+    return reopening(spells, horizon=3, by="model", **QUICK)
 
 
 def test_curve_shows_what_the_table_holds(result, tmp_path):
