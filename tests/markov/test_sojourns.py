@@ -16,7 +16,7 @@ from scipy import stats
 from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.markov import Sequences, dwell
 from dynstat.markov.semi_markov import fit_dwell, log_likelihood
-from dynstat.markov.sojourns import count_stays, hazard_statistic
+from dynstat.markov.stay_tables import count_stays, hazard_statistic
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "dwell.json").read_text(encoding="utf-8"))
 
