@@ -36,8 +36,8 @@ SPREADS = {"none": np.inf, "moderate": 20.0, "strong": 5.0}
 MODELS, PROMPTS, SAMPLES, STEPS = 6, 36, 2, 48
 LEVEL = (0.035, 0.07)
 SEED = 20261122
-#: Replicates of nulls and bootstraps; p <= .05 then has a chance of exactly 5 % under the null.
-FEW: dict[str, Any] = {"replicates": 99, "bootstrap": 99}
+#: Draws of nulls and of units; p <= .05 then has a chance of exactly 5 % under the null.
+FEW: dict[str, Any] = {"permutations": 99, "replicates": 99}
 
 
 def spread_out(base: Array, concentration: float, n: int, rng: np.random.Generator) -> Array:
@@ -259,7 +259,9 @@ def distance_coverage(replicates: int, rng: np.random.Generator) -> Result:
         for i in range(replicates):
             own = _bent(chains, PROMPTS, rng)[m, p]
             codes = draw_chain(own, rng.integers(0, K, len(m)), np.full(len(m), STEPS), rng)
-            e = transition_distance(as_sequences(codes, LABELS), replicates=99, bootstrap=199, rng=i).largest
+            e = transition_distance(
+                as_sequences(codes, LABELS), permutations=99, replicates=199, rng=i
+            ).largest
             hit += e.low <= truth <= e.high
             below += truth <= e.high
         out[f"interval, {name}"] = hit / replicates
@@ -293,7 +295,7 @@ def levels_of_chain_tests(verdict: Verdict) -> None:
     for j, (spread, concentration) in enumerate(SPREADS.items()):
         columns[spread] = {}
         for i, (part, full) in enumerate(parts):
-            n = max(full // 12, 20) if verdict.quick else full
+            n = max(full // 40, 8) if verdict.quick else full
             found = rates(part(concentration, np.random.default_rng([SEED, i, j])), n)
             columns[spread] |= found
             counts |= dict.fromkeys(found, n)

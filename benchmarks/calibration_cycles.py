@@ -28,7 +28,7 @@ from dynstat.markov.spells import Spells, make_spells
 if TYPE_CHECKING:
     from benchmarks.calibration_markov import Verdict
 
-TOKENS, RUNS, WITHIN = 48, 4, 6
+TOKENS, RUNS, HORIZON = 48, 4, 6
 LEAVE, ENTER, END = 0.2, 0.15, 0.01
 SPREADS = {"none": 0.0, "moderate": 0.5, "strong": 1.0}
 COVERAGE, LEVEL = (0.93, 0.97), (0.035, 0.07)
@@ -61,7 +61,7 @@ def simulate(
 def _curve(spells: Spells) -> tuple[float, float]:
     counts = count_spells(spells.duration, spells.event, np.zeros(len(spells), dtype=np.intp), 1, TOKENS)
     found = incidence(counts[0])
-    return float(found.at(WITHIN)[0]), float(found.naive)
+    return float(found.at(HORIZON)[0]), float(found.naive)
 
 
 @lru_cache
@@ -89,10 +89,10 @@ def _interval_of(spells: Spells, rng: np.random.Generator, draws: int = 499) -> 
     """Return the interval of `reopening` without its nulls and its curve, which take most of the time."""
     resampler = Resampler.of(spells.codes("prompt")[2])
     u = resampler.n_units
-    counts = RunGroups.of(spells, None, None).count(spells, resampler, WITHIN)[:, 0]
-    boot = (resampler.weights(draws, rng) @ counts.reshape(u, -1)).reshape(draws, WITHIN + 2, 3)
+    counts = RunGroups.of(spells, None, None).count(spells, resampler, HORIZON)[:, 0]
+    boot = (resampler.weights(draws, rng) @ counts.reshape(u, -1)).reshape(draws, HORIZON + 2, 3)
     left = counts.sum(axis=0) - counts
-    value, drawn, jackknife = (incidence(c).at(WITHIN)[0] for c in (counts.sum(axis=0)[None], boot, left))
+    value, drawn, jackknife = (incidence(c).at(HORIZON)[0] for c in (counts.sum(axis=0)[None], boot, left))
     common = {
         "level": 0.95,
         "method": "markov.reopening@1",
@@ -100,7 +100,7 @@ def _interval_of(spells: Spells, rng: np.random.Generator, draws: int = 499) -> 
         "n": {"units": u},
         "seed": None,
     }
-    return interval("reopening", float(value[0]), drawn, jackknife, fates_at(counts, WITHIN), 0, common)
+    return interval("reopening", float(value[0]), drawn, jackknife, fates_at(counts, HORIZON), 0, common)
 
 
 def levels_of_tests(prompts: int, spread: float, replicates: int, seed: int) -> dict[str, float]:
@@ -110,9 +110,9 @@ def levels_of_tests(prompts: int, spread: float, replicates: int, seed: int) -> 
     rejected = dict.fromkeys(names, 0.0)
     for _ in range(replicates):
         spells = simulate(prompts, spread, rng)
-        r = reopening(spells, within=WITHIN, replicates=99, null_replicates=199, rng=rng)
+        r = reopening(spells, horizon=HORIZON, replicates=99, permutations=199, rng=rng)
         p = r.nulls.query("statistic == 'reopening'").set_index("null")["p"]
-        d = duration_dependence(spells, replicates=99, null_replicates=199, rng=rng)
+        d = duration_dependence(spells, replicates=99, permutations=199, rng=rng)
         found = (p["within_runs"], p["simulated"], (d.estimate.null or {})["p"], d.omnibus)
         for name, value in zip(names, found, strict=True):
             rejected[name] += (value <= 0.05) / replicates
@@ -136,8 +136,8 @@ def coverage_of_hazard(prompts: int, replicates: int, seed: int, spread: float =
 
 def coverage_of_cycles(verdict: Verdict) -> None:
     """Print coverage of the reopening probability and of log odds, intervals by prompt."""
-    count = 80 if verdict.quick else 1000
-    print(f"\nReopening within {WITHIN} tokens, interval by prompt: coverage of 95 %, {count} data sets")
+    count = 40 if verdict.quick else 1000
+    print(f"\nReopening within {HORIZON} tokens, interval by prompt: coverage of 95 %, {count} data sets")
     rows = []
     for i, (name, spread) in enumerate(SPREADS.items()):
         for prompts in (24, 72):
@@ -156,7 +156,7 @@ def coverage_of_cycles(verdict: Verdict) -> None:
 
 def levels_without_memory(verdict: Verdict) -> None:
     """Print how often the tests of memory reject at 5 % where prompts differ and nothing remembers."""
-    count = 80 if verdict.quick else 1000
+    count = 25 if verdict.quick else 1000
     print(f"\nTests of memory, 36 prompts without any: rejected at 5 %, {count} data sets")
     rows = []
     for i, (name, spread) in enumerate(SPREADS.items()):

@@ -75,7 +75,7 @@ def labelled(x: NDArray[np.intp], models: int, states: int) -> Sequences:
 
 def motif_levels(verdict: Any) -> None:
     """Share of data sets without grammar in which any motif is conserved: at most 5 %."""
-    count = 20 if verdict.quick else 120
+    count = 8 if verdict.quick else 120
     print(
         f"\nData sets with any conserved motif, of {count} without grammar; {PROMPTS} prompts, "
         f"{LAYERS} layers, three states"
@@ -83,14 +83,14 @@ def motif_levels(verdict: Any) -> None:
     print("against each null alone, and against both defaults (the rule of a claim)")
     rows = []
     for i, (name, own) in enumerate(OWN.items()):
-        for models in (1, 2):
+        for models in (1,) if verdict.quick else (1, 2):
             hits = dict.fromkeys([*NULLS, "both"], 0.0)
             for d in range(count):
                 rng = np.random.default_rng([SEED, i, models, d])
                 s = labelled(world(name, models * PROMPTS, PROMPTS, rng), models, 3)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DynstatWarning)
-                    r = motifs(s, nulls=NULLS, replicates=299, bootstrap=19, rng=d)
+                    r = motifs(s, nulls=NULLS, surrogates=299, replicates=19, rng=d)
                 for null in NULLS:
                     hits[null] += bool(r.against[null].conserved.any()) / count
                 both = r.against["markov"].conserved & r.against["depth"].conserved
@@ -101,16 +101,16 @@ def motif_levels(verdict: Any) -> None:
                 verdict.within(f"motifs, {name}, {models} models, {own}", hits[own], count, (0.0, 0.05))
     print(pd.DataFrame(rows).to_string(index=False))
     found = 0.0
-    power = max(count // 20, 2)
+    power = max(count // 20, 1)
     for d in range(power):
         s = labelled(grammar(6 * 72, 0.9, np.random.default_rng([SEED, 9, d])), 6, 4)
-        found += (" > ".join(NAMES[:3]) in motifs(s, replicates=999, bootstrap=19, rng=d).conserved) / power
+        found += (" > ".join(NAMES[:3]) in motifs(s, surrogates=999, replicates=19, rng=d).conserved) / power
     print(f"planted grammar, 6 models x 72 prompts: found conserved in {found:.2f} of {power}")
 
 
 def dwell_levels(verdict: Any) -> None:
     """Rejections of a constant hazard in chains without memory whose prompts differ."""
-    count = 40 if verdict.quick else 300
+    count = 10 if verdict.quick else 600
     nulls = ("markov", "markov_shuffle", "markov_group")
     print(f"\nRejections of a constant hazard at .05, {count} data sets without memory, two states")
     rows = []
@@ -127,7 +127,7 @@ def dwell_levels(verdict: Any) -> None:
             for t in range(1, steps):
                 x[:, t] = np.where(rng.random(60) < stay, x[:, t - 1], 1 - x[:, t - 1])
             for null in nulls:
-                r = dwell(labelled(x, 1, 2), null=null, replicates=199, bootstrap=19, rng=d)
+                r = dwell(labelled(x, 1, 2), null=null, surrogates=199, replicates=19, rng=d)
                 hits[null] += float(np.mean([(s.mean.null or {})["p"] <= 0.05 for s in r.stays])) / count
         rows.append({"prompts": name, "steps": steps, **{k: f"{v:.3f}" for k, v in hits.items()}})
         for null in nulls[:2]:

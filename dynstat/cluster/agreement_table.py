@@ -17,10 +17,12 @@ from ..inference.adjusted import false_discovery, holm
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .chance import INDICES
+from .checks import check_count
 from .concordance import compare, paired_labels, without_noise
 from .features import as_features
 from .null_sets import structureless
 from .partition import Partition
+from .stability import same_items
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,8 +154,8 @@ def agreement(
     *,
     reference: str | None = None,
     data: Any = None,
-    kind: str = "rotation",
-    replicates: int = 199,
+    null: str = "rotation",
+    null_sets: int = 199,
     noise: str = "single",
     adjust: str = "holm",
     alpha: float = 0.05,
@@ -174,9 +176,9 @@ def agreement(
         Compare all others with this one. Default: every pair.
     data : DataFrame, DataArray, array, Features or UnitFeatures, optional
         What all partitions were made from.
-    kind : str
+    null : str
         See :func:`dynstat.cluster.structureless`.
-    replicates : int
+    null_sets : int
         Sets of structureless data, at least 19.
     noise : {"single", "drop"}
         See :func:`adjusted_rand`.
@@ -192,7 +194,19 @@ def agreement(
     ------
     DynstatError
         S404 arguments; S407 different items, or an unknown reference; S403 fewer than three items.
+
+    Notes
+    -----
+    Indices as in :func:`adjusted_rand` and :func:`adjusted_mutual_information`, published; p.structureless
+    and the verdict are dynstat's.
     """
+    if not isinstance(partitions, Mapping):
+        raise DynstatError(
+            "S404",
+            "partitions need names",
+            found=type(partitions).__name__,
+            expected='a mapping, e.g. {"entropy": a, "curvature": b}',
+        )
     names = tuple(map(str, partitions))
     if len(names) < 2:
         raise DynstatError("S404", "one partition agrees with nothing", found=len(names), expected="two")
@@ -230,7 +244,7 @@ def agreement(
     table = pd.DataFrame(rows)
     table.insert(7, "p.adjusted", _ADJUST[adjust](table["p.ari"].to_numpy()))
     if data is not None:
-        drawn = _on_structureless(parts, chosen, data, kind, replicates, noise, generator)
+        drawn = _on_structureless(parts, chosen, data, null, null_sets, noise, generator)
         table["null.median"] = np.median(drawn, axis=0)
         table["p.structureless"] = [
             monte_carlo_p(v - 1e-12, d) for v, d in zip(table["ari"], drawn.T, strict=True)
@@ -239,7 +253,7 @@ def agreement(
     item = first.item if isinstance(first, Partition) else "item"
     sizes = {k: _sizes(v) for k, v in parts.items()}
     words = "noise as single items" if noise == "single" else "noise left out"
-    many = replicates if data is not None else 0
+    many = null_sets if data is not None else 0
     return Agreement(table, names, adjust, alpha, words, many, item, sizes, made)
 
 
@@ -252,13 +266,12 @@ def _on_structureless(
     parts: Mapping[str, Any],
     chosen: list[tuple[str, str]],
     data: Any,
-    kind: str,
-    replicates: int,
+    null: str,
+    null_sets: int,
     noise: str,
     generator: np.random.Generator,
 ) -> Array:
-    if replicates < 19:
-        raise DynstatError("S404", "too few structureless sets", found=replicates, expected="at least 19")
+    check_count("null sets", null_sets, 19)
     given = [k for k, v in parts.items() if not isinstance(v, Partition) or v.method == "given"]
     if given:
         raise DynstatError(
@@ -267,8 +280,11 @@ def _on_structureless(
             found=", ".join(given),
             mend="leave data out, or give partitions made by a method",
         )
-    sets = structureless(as_features(data), kind, count=replicates, rng=generator)
-    out = np.empty((replicates, len(chosen)))
+    features = as_features(data)
+    for part in parts.values():
+        same_items(features, part)
+    sets = structureless(features, null, count=null_sets, rng=generator)
+    out = np.empty((null_sets, len(chosen)))
     for i, x in enumerate(sets):
         labels = {k: p.recluster(x) for k, p in parts.items()}
         for j, (a, b) in enumerate(chosen):

@@ -1,4 +1,4 @@
-"""How often two items fall in one cluster over many partitions, and how well a cluster is found again."""
+"""How often two items fall in one cluster over many partitions."""
 
 from __future__ import annotations
 
@@ -85,36 +85,6 @@ def together(labels: Labels) -> Array:
     return out
 
 
-def cluster_jaccard(labels: Labels, original: Labels) -> Array:
-    """Return how well every original cluster is found again in every partition of the same items.
-
-    ``J_bc = max_d |A_c ∩ B_bd| / |A_c ∪ B_bd|`` over the clusters d of partition b; noise is no cluster.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (B, n)
-    original : ndarray of int, shape (n,)
-
-    Returns
-    -------
-    ndarray, shape (B, K)
-
-    Notes
-    -----
-    Source: Hennig 2007, Comput. Stat. Data Anal. 52: 258-271.
-    """
-    ks = int(original.max(initial=-1)) + 1
-    kb = max(int(labels.max(initial=-1)) + 1, 1)
-    before = (original == np.arange(ks)[:, None]).astype(np.float64)
-    best = np.zeros((labels.shape[0], ks))
-    for d in range(kb):
-        after = (labels == d).astype(np.float64)
-        both = after @ before.T
-        either = after.sum(axis=1)[:, None] + before.sum(axis=1) - both
-        best = np.maximum(best, both / np.maximum(either, 1))
-    return best
-
-
 def jeffreys(count: ArrayLike, n: int, level: float = 0.95) -> tuple[Array, Array]:
     """Return Jeffreys' interval of a share: quantiles of Beta(x + ½, n − x + ½), 0 at x = 0, 1 at x = n.
 
@@ -142,13 +112,13 @@ def recluster_many(partition: Partition, values: Array) -> Labels:
     """
     from threadpoolctl import threadpool_limits
 
-    from .many_trees import METHODS, METRICS, cut_many
+    from .many_cuts import LINKAGES, METRICS, cut_many
 
     how = partition.parameters
     if (
         partition.method == "hierarchical"
         and how.get("height") is None
-        and how.get("linkage") in METHODS
+        and how.get("linkage") in LINKAGES
         and how.get("metric") in METRICS
     ):
         return cut_many(values, partition.n_clusters, how["linkage"], how["metric"])

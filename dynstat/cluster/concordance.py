@@ -14,6 +14,8 @@ from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import AdjustedDrawsPivot, Estimate
 from ..inference.resample import Rng, as_generator
 from .chance import INDICES, permutation_null
+from .checks import check_count, check_level, check_resampled
+from .coclustering import recluster_many
 from .partition import NOISE, Partition
 from .unit_features import UnitFeatures
 
@@ -127,7 +129,7 @@ def adjusted_rand(a: Any, b: Any, **options: Any) -> Estimate:
     units : UnitFeatures or int
         What `a` was made from: units are drawn anew and its method repeated. Or the number of units behind
         `draws`.
-    resamples : int
+    replicates : int
         Of `UnitFeatures`, at least 99.
     unit : str
         What the units behind `draws` are.
@@ -185,7 +187,7 @@ def compare(
     draws: ArrayLike | None = None,
     draws_b: ArrayLike | None = None,
     units: UnitFeatures | int | None = None,
-    resamples: int = 999,
+    replicates: int = 999,
     unit: str = "prompt",
     noise: str = "single",
     permutations: int = 9999,
@@ -194,10 +196,8 @@ def compare(
     key: str = "",
 ) -> Estimate:
     """Return an index of agreement; :func:`adjusted_rand` says how."""
-    if permutations < 99:
-        raise DynstatError("S404", "too few permutations", found=permutations, expected="at least 99")
-    if not 0 < level < 1:
-        raise DynstatError("S404", "level must lie between 0 and 1", found=level)
+    check_count("permutations", permutations, 99)
+    check_level(level)
     pair = paired_labels(a, b, noise)
     value = INDICES[index].of(pair.a, pair.b)
     generator, seed = as_generator(rng)
@@ -223,7 +223,7 @@ def compare(
         "null": beside,
     }
     if isinstance(units, UnitFeatures):
-        draws, unit, many = _reclustered(a, units, resamples, generator), units.unit, len(units.units)
+        draws, unit, many = _reclustered(a, units, replicates, generator), units.unit, len(units.units)
     elif draws is not None and units is None:
         raise DynstatError("S404", "the number of units is not said", expected="units=")
     else:
@@ -265,9 +265,8 @@ def _attenuated(value: float, draws: Array, again: float) -> Array:
     return np.concatenate([low, np.where(high > 0, np.minimum(high / factor, 1.0), high)])
 
 
-def _reclustered(a: Any, units: UnitFeatures, resamples: int, rng: Rng) -> Array:
-    if resamples < 99:
-        raise DynstatError("S404", "too few resamples", found=resamples, expected="at least 99")
+def _reclustered(a: Any, units: UnitFeatures, replicates: int, rng: Rng) -> Codes:
+    check_count("replicates", replicates, 99)
     if not isinstance(a, Partition) or a.items != units.items:
         raise DynstatError(
             "S407",
@@ -275,8 +274,17 @@ def _reclustered(a: Any, units: UnitFeatures, resamples: int, rng: Rng) -> Array
             found=type(a).__name__,
             expected=f"a Partition of {', '.join(units.items[:4])}, ...",
         )
-    sets = units.build(units.resampler().weights(resamples, rng))
-    return np.stack([a.recluster(x) for x in sets])
+    check_resampled(units)
+    sets = units.build(units.resampler().weights(replicates, rng))
+    good = np.isfinite(sets).all(axis=(1, 2))
+    if good.mean() < 0.5:
+        raise DynstatError(
+            "S403",
+            f"in most replicates an item has no {units.unit} left",
+            found=f"{int((~good).sum())} of {replicates} replicates",
+            mend="drop the items that few units have",
+        )
+    return recluster_many(a, sets[good])
 
 
 def _moved(

@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_count
 from .coclustering import together
 from .features import Features, as_features
-from .linkage_trees import cut_tree
-from .many_trees import cut_many, linkage_name, linkages
+from .linkage_trees import cut_tree, linkage_name, linkages
+from .many_cuts import LINKAGES, cut_many
 from .null_sets import KINDS, check_kind, structureless_many
 from .partition import Partition, check_k
 
@@ -134,8 +135,8 @@ class Consensus:
         return pd.DataFrame(out, pd.Index(self.items, name=self.item), [f"cluster {c}" for c in range(k)])
 
     def tidy(self) -> pd.DataFrame:
-        """Return :attr:`table` with PAC named ``estimate``."""
-        return self.table.rename(columns={"pac": "estimate"})
+        """Return :attr:`table`, PAC named ``estimate``, p ``p.value``."""
+        return self.table.rename(columns={"pac": "estimate", "p": "p.value"})
 
     def glance(self) -> pd.DataFrame:
         """Return one row: counts, linkage, null, the k with the smallest p and that p."""
@@ -163,7 +164,7 @@ class Consensus:
                 null={
                     "name": KINDS[self.null],
                     "p": row["p"],
-                    "replicates": self.n["clouds"],
+                    "replicates": self.n["null_sets"],
                     "mean": row["null.mean"],
                     "median": row["null.median"],
                 },
@@ -202,7 +203,7 @@ class Consensus:
             [
                 f"Consensus of {n['items']} {self.item}s: {n['replicates']} subsamples of {n['drawn']}, "
                 f"{self.method} linkage",
-                f"null: {KINDS[self.null]}; {n['clouds']} sets, p small where PAC is lower than theirs",
+                f"null: {KINDS[self.null]}; {n['null_sets']} sets, p small where PAC is lower than theirs",
                 "",
                 self.table.drop(columns="null.mean").to_string(
                     index=False, float_format=lambda v: f"{v:.3g}"
@@ -218,13 +219,13 @@ class Consensus:
 
 def consensus(
     data: Any,
-    ks: Sequence[int] = (2, 3, 4, 5, 6),
+    k: int | Sequence[int] = (2, 3, 4, 5, 6),
     *,
     method: str = "average",
     metric: str = "euclidean",
     share: float = 0.8,
     replicates: int = 500,
-    clouds: int = 199,
+    null_sets: int = 199,
     null: str = "rotation",
     null_replicates: int = 100,
     rng: Rng = 0,
@@ -246,7 +247,7 @@ def consensus(
     ----------
     data : DataFrame, DataArray, array or UnitFeatures
         Items by features.
-    ks : sequence of int
+    k : int or sequence of int
         Numbers of clusters, from 2.
     method, metric : str
         Of the subsamples: single, complete, average, weighted or ward.
@@ -254,7 +255,7 @@ def consensus(
         Of the items in a subsample, drawn without replacement.
     replicates : int
         Subsamples, at least 50.
-    clouds : int
+    null_sets : int
         Structureless sets, at least 19.
     null : str
         A kind of :func:`structureless`.
@@ -269,23 +270,25 @@ def consensus(
 
     Notes
     -----
-    Source: Monti, Tamayo, Mesirov and Golub 2003, Machine Learning 52: 91-118.
+    Source: Monti, Tamayo, Mesirov and Golub 2003, Machine Learning 52: 91-118. The null and
+    its p are dynstat's.
     """
     features = as_features(data)
-    name = linkage_name(method)
+    name = linkage_name(method, LINKAGES)
     check_kind(null)
-    n, wanted = len(features), sorted({int(k) for k in ks})
-    for label, value, least in (("replicates", replicates, 50), ("clouds", clouds, 19)):
-        if value < least:
-            raise DynstatError("S404", f"too few {label}", found=value, expected=f"at least {least}")
+    n = len(features)
+    check_count("replicates", replicates, 50)
+    check_count("null sets", null_sets, 19)
     if not 50 <= null_replicates <= replicates:
         raise DynstatError(
             "S404", "null_replicates out of range", found=null_replicates, expected=f"50 to {replicates}"
         )
     if not 0 < share < 1:
         raise DynstatError("S404", "share must lie between 0 and 1", found=share)
-    if not wanted or wanted[0] < 2:
-        raise DynstatError("S404", "no numbers of clusters", found=list(ks), expected="whole numbers from 2")
+    asked: Any = [k] if np.ndim(k) == 0 else k
+    wanted = sorted({check_count("clusters", v, 2) for v in asked})
+    if not wanted:
+        raise DynstatError("S404", "no numbers of clusters", found=k, expected="whole numbers from 2")
     drawn = int(round(share * n))
     if drawn < 3:
         raise DynstatError("S405", "too few items in a subsample", found=drawn, expected="at least 3")
@@ -294,10 +297,10 @@ def consensus(
     subsets = np.sort(generator.random((replicates, n)).argsort(axis=1)[:, :drawn], axis=1)
     own = _matrices(features.values[None], subsets, wanted, name, metric)[:, 0]
     first = _pairs(_matrices(features.values[None], subsets[:null_replicates], wanted, name, metric)[:, 0])
-    beside = np.empty((len(wanted), clouds, n * (n - 1) // 2))
+    beside = np.empty((len(wanted), null_sets, n * (n - 1) // 2))
     step = max(1, _CHUNK // null_replicates)
-    for start in range(0, clouds, step):
-        count = min(step, clouds - start)
+    for start in range(0, null_sets, step):
+        count = min(step, null_sets - start)
         some = structureless_many(features.values[None], null, count, generator)[0]
         made = _matrices(some, subsets[:null_replicates], wanted, name, metric)
         beside[:, start : start + count] = _pairs(made)
@@ -315,7 +318,7 @@ def consensus(
                 "null.mean": float(null_pac.mean()),
                 "null.low": float(np.quantile(null_pac, 0.025)),
                 "null.high": float(np.quantile(null_pac, 0.975)),
-                "p": float((1 + np.sum(null_pac <= compared + 1e-12)) / (1 + clouds)),
+                "p": float((1 + np.sum(null_pac <= compared + 1e-12)) / (1 + null_sets)),
                 "area": area,
                 "delta.area": area if at == 0 else (area - before) / before,
             }
@@ -325,7 +328,7 @@ def consensus(
         low, high = np.quantile(_distribution(beside[at]), [0.025, 0.975], axis=0)
         bands[k] = (low, high)
         parts[k] = _partition(own[at], k, features)
-    counts = {"items": n, "drawn": drawn, "replicates": replicates, "clouds": clouds}
+    counts = {"items": n, "drawn": drawn, "replicates": replicates, "null_sets": null_sets}
     return Consensus(
         {k: own[at] for at, k in enumerate(wanted)},
         pd.DataFrame(rows),

@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_count
 from .features import as_features
+from .linkage_trees import LINKAGES, cut_tree, linkage_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +27,6 @@ Method = str | Callable[[Array, int], ArrayLike]
 
 RULES = ("firstSEmax", "Tibs2001SEmax", "globalSEmax", "firstmax", "globalmax")
 REFERENCES = ("scaledPCA", "original")
-_LINKAGES = ("single", "complete", "average", "weighted", "centroid", "median", "ward")
 
 
 def choose_k(gap: ArrayLike, se: ArrayLike, rule: str = "firstSEmax", factor: float = 1.0) -> int:
@@ -104,8 +105,8 @@ class GapStatistic:
         return made
 
     def tidy(self) -> pd.DataFrame:
-        """Return a row a k: k, estimate (the gap), std.error, log_w, expected_log_w, p.drop."""
-        return self.table.rename(columns={"gap": "estimate", "se": "std.error"})
+        """Return a row a k: k, estimate (gap), std.error, log_w, expected_log_w, p.value (of the drop)."""
+        return self.table.rename(columns={"gap": "estimate", "se": "std.error", "p.drop": "p.value"})
 
     def glance(self) -> pd.DataFrame:
         """Return one row: k, rule, and k by every other rule."""
@@ -155,7 +156,7 @@ def gap_statistic(
     *,
     k_max: int | None = None,
     references: str | ArrayLike = "scaledPCA",
-    replicates: int = 500,
+    null_sets: int = 500,
     rule: str = "firstSEmax",
     factor: float = 1.0,
     power: float = 1.0,
@@ -179,7 +180,7 @@ def gap_statistic(
     references : {"scaledPCA", "original"} or array_like, shape (B, items, features)
         Uniform over the range of every principal component (Tibshirani's choice b) or of every feature
         (choice a); or sets drawn elsewhere.
-    replicates : int
+    null_sets : int
         Reference sets, at least 2.
     rule : str
         See :func:`choose_k`.
@@ -202,16 +203,17 @@ def gap_statistic(
     n = x.shape[0]
     if n < 4:
         raise DynstatError("S403", f"too few {features.item}s", found=n, expected="at least 4")
-    top = max(2, min(10, n // 2)) if k_max is None else k_max
-    if not 2 <= top < n:
+    top = max(2, min(10, n // 2)) if k_max is None else check_count("k_max", k_max, 2)
+    if top >= n:
         raise DynstatError("S404", "k_max outside its range", found=top, expected=f"2 to {n - 1}")
     if rule not in RULES:
         raise DynstatError("S404", "unknown rule for k", found=rule, expected=" | ".join(RULES))
+    if not factor >= 0:
+        raise DynstatError("S404", "factor is negative", found=factor, expected="standard errors, from 0")
     generator, seed = as_generator(rng)
     if isinstance(references, str):
-        if replicates < 2:
-            raise DynstatError("S404", "too few reference sets", found=replicates, expected="at least 2")
-        sets, how = _reference_sets(x, references, replicates, generator), references
+        check_count("reference sets", null_sets, 2)
+        sets, how = _reference_sets(x, references, null_sets, generator), references
     else:
         sets, how = np.asarray(references, dtype=np.float64), "given"
         if sets.ndim != 3 or sets.shape[1:] != x.shape or len(sets) < 2:
@@ -252,13 +254,13 @@ def gap_statistic(
     return GapStatistic(table, rules[rule], rule, rules, name, how, counts, seed, len(sets), features.item)
 
 
-def _reference_sets(x: Array, kind: str, replicates: int, generator: np.random.Generator) -> Array:
+def _reference_sets(x: Array, kind: str, null_sets: int, generator: np.random.Generator) -> Array:
     if kind not in REFERENCES:
         raise DynstatError("S404", "unknown references", found=kind, expected=" | ".join(REFERENCES))
     mean = x.mean(axis=0)
     turn = np.linalg.svd(x - mean, full_matrices=False)[2].T if kind == "scaledPCA" else np.eye(x.shape[1])
     z = (x - mean) @ turn
-    uniform = generator.random((replicates, x.shape[0], z.shape[1]))
+    uniform = generator.random((null_sets, x.shape[0], z.shape[1]))
     return np.asarray((z.min(axis=0) + uniform * np.ptp(z, axis=0)) @ turn.T + mean)
 
 
@@ -266,25 +268,21 @@ def _cutter(method: Method, generator: np.random.Generator) -> Callable[[Array, 
     """Return a function of (values, k_max) to the labels at k = 2, ..., k_max."""
     if callable(method):
         return lambda x, top: [np.asarray(method(x, k)) for k in range(2, top + 1)]
-    if method in _LINKAGES:
-        from scipy.cluster.hierarchy import linkage
-        from scipy.spatial.distance import pdist
-
-        from .linkage_trees import cut_tree
-
-        def cut(x: Array, top: int) -> list[Labels]:
-            tree = linkage(pdist(x), method)
-            return [cut_tree(tree, k) for k in range(2, top + 1)]
-
-        return cut
     if method == "kmeans":
         from .centroids import kmeans
 
         start = int(generator.integers(2**31))
         return lambda x, top: [kmeans(x, k, rng=start).labels for k in range(2, top + 1)]
-    raise DynstatError(
-        "S404", "unknown method", found=method, expected=" | ".join([*_LINKAGES, "kmeans", "a function"])
-    )
+    from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import pdist
+
+    name = linkage_name(method, (*LINKAGES, "kmeans"))
+
+    def cut(x: Array, top: int) -> list[Labels]:
+        tree = linkage(pdist(x), name)
+        return [cut_tree(tree, k) for k in range(2, top + 1)]
+
+    return cut
 
 
 def _log_dispersion(x: Array, cut: Callable[[Array, int], list[Labels]], top: int, power: float) -> Array:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_count, check_partition
 from .null_sets import structureless
 from .partition import NOISE, Partition
 from .reclustering import as_labels, choosing
@@ -80,7 +80,7 @@ def fragmentation(
     *,
     data: Any = None,
     null: str = "rotation",
-    replicates: int = 199,
+    null_sets: int = 199,
     rng: Rng = 0,
 ) -> Fragmentation:
     """Return how far a partition falls to pieces, by three indices, with those of structureless data.
@@ -96,8 +96,8 @@ def fragmentation(
         What it was made from: then the same method is repeated on structureless data.
     null : str
         See :func:`structureless`.
-    replicates : int
-        At least 19.
+    null_sets : int
+        Structureless sets, at least 19.
     rng : Generator or int
 
     Raises
@@ -105,15 +105,15 @@ def fragmentation(
     DynstatError
         S404 arguments, or a given partition with data; S407 items differ.
     """
+    check_partition(partition)
     indices = _indices(partition.labels)
     generator, seed = as_generator(rng)
     drawn = None
     if data is not None:
-        if replicates < 19:
-            raise DynstatError("S404", "too few structureless sets", found=replicates, expected="at least 19")
+        check_count("null sets", null_sets, 19)
         features = matched(data, partition)
         run = choosing(partition) or partition.recluster
-        sets = structureless(features, null, count=replicates, rng=generator)
+        sets = structureless(features, null, count=null_sets, rng=generator)
         drawn = pd.DataFrame([_indices(as_labels(run(z), len(features))) for z in sets])
     rows, made = [], {}
     for term, value in indices.items():
@@ -129,7 +129,7 @@ def fragmentation(
             fixed = bool(np.ptp(column) < 1e-12)
             beside = {
                 "name": f"structureless ({null})",
-                "replicates": replicates,
+                "replicates": null_sets,
                 "mean": float(column.mean()),
                 "q05": float(np.quantile(column, 0.05)),
                 "q95": float(np.quantile(column, 0.95)),

@@ -15,6 +15,7 @@ from ..errors import DynstatError
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from .chance import INDICES
+from .checks import check_count, check_level, check_units
 from .concordance import without_noise
 from .jaccard import best_jaccard, contingency
 from .null_sets import structureless
@@ -64,7 +65,10 @@ class LeaveOneOut:
         return {"ari.smallest": self.estimate, **single}
 
     def tidy(self) -> pd.DataFrame:
-        """Return the table, the most influential item first."""
+        """Return the table, the most influential item first; the ARI is named ``estimate``."""
+        return self._sorted().rename(columns={"ari": "estimate"})
+
+    def _sorted(self) -> pd.DataFrame:
         return self.table.sort_values("ari", kind="stable", ignore_index=True)
 
     def glance(self) -> pd.DataFrame:
@@ -91,7 +95,7 @@ class LeaveOneOut:
 
     def alt_text(self) -> str:
         """Return what the figure shows, in words and numbers."""
-        rows = "; ".join(f"{r['item']} {r['ari']:.2f}" for r in self.tidy().to_dict("records"))
+        rows = "; ".join(f"{r['item']} {r['ari']:.2f}" for r in self._sorted().to_dict("records"))
         return f"Adjusted Rand index of the others' clusters with and without every {self.item}. {rows}."
 
     def __str__(self) -> str:
@@ -104,7 +108,7 @@ class LeaveOneOut:
         lines = [
             f"Clusters with one {self.item} left out",
             "",
-            self.tidy().to_string(index=False, float_format=lambda v: f"{v:.3f}"),
+            self._sorted().to_string(index=False, float_format=lambda v: f"{v:.3f}"),
             "",
             said,
         ]
@@ -127,7 +131,7 @@ def leave_one_out(
     *,
     recluster: Callable[[Array], Any] | None = None,
     null: str = "rotation",
-    replicates: int = 199,
+    null_sets: int = 199,
     rng: Rng = 0,
 ) -> LeaveOneOut:
     """Leave out one item at a time, cluster the others again, and compare with their clusters in the whole.
@@ -145,8 +149,8 @@ def leave_one_out(
         Values to labels, in place of the partition's own method.
     null : str
         See :func:`structureless`.
-    replicates : int
-        Structureless sets; 0 for no null.
+    null_sets : int
+        0 for no null.
     rng : Generator or int
 
     Raises
@@ -154,15 +158,17 @@ def leave_one_out(
     DynstatError
         S403 fewer than four items; S404 arguments; S405 fewer items than clusters once one is left out; S407
         data and partition do not hold the same items.
+
+    Notes
+    -----
+    Origin: dynstat. The index is Hubert and Arabie's (1985, J. Classif. 2: 193-218).
     """
     features = matched(data, partition)
     x, n = features.values, len(features)
     if n < 4:
         raise DynstatError("S403", f"too few {features.item}s", found=n, expected="at least 4")
-    if replicates and replicates < 19:
-        raise DynstatError(
-            "S404", "too few structureless sets", found=replicates, expected="0, or 19 or more"
-        )
+    if null_sets != 0:
+        check_count("null sets", null_sets, 19)
     generator, seed = as_generator(rng)
     run = recluster or choosing(partition) or partition.recluster
     ari, jaccard, clusters = _without_each(x, partition.labels, run)
@@ -176,13 +182,13 @@ def leave_one_out(
         }
     )
     beside = None
-    if replicates:
-        sets = structureless(features, null, count=replicates, rng=generator)
+    if null_sets:
+        sets = structureless(features, null, count=null_sets, rng=generator)
         drawn = np.array([_without_each(z, as_labels(run(z), n), run)[0].min() for z in sets])
         beside = {
             "name": f"structureless ({null})",
             "p": monte_carlo_p(float(ari.min()) - 1e-12, drawn),
-            "replicates": replicates,
+            "replicates": null_sets,
             "mean": float(drawn.mean()),
             "q05": float(np.quantile(drawn, 0.05)),
         }
@@ -244,14 +250,36 @@ class AnomalyTest:
         return {"anomaly": self.estimate}
 
     def tidy(self) -> pd.DataFrame:
-        """Return the table."""
-        return self.table.copy()
+        """Return the table; the distance is named ``estimate``."""
+        return self.table.rename(columns={"distance": "estimate"})
 
     def glance(self) -> pd.DataFrame:
         """Return one row: farthest, estimate, conf.low, conf.high, p.value."""
         e = self.estimate
         row = {"farthest": self.farthest, "estimate": e.value, "conf.low": e.low, "conf.high": e.high}
         return pd.DataFrame([row | {"p.value": (e.null or {})["p"]}])
+
+    def plot(self) -> Figure:
+        """Draw the distance of every item beside the 95 % quantile of the largest under exchangeability.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from ..plotting.agreement import distances_apart
+
+        return distances_apart(self)
+
+    def alt_text(self) -> str:
+        """Return what the figure shows, in words and numbers."""
+        null = self.estimate.null or {}
+        rows = "; ".join(
+            f"{r['item']} {r['distance']:.3g}, p = {r['p.value']:.2g}" for r in self.table.to_dict("records")
+        )
+        return (
+            f"Distance of every item to the mean of the others: {rows}. 95 % of the largest distances are "
+            f"below {null['q95']:.3g} with {null['name']}."
+        )
 
     def __str__(self) -> str:
         e, null = self.estimate, self.estimate.null or {}
@@ -298,9 +326,15 @@ def anomaly_test(
     ------
     DynstatError
         S403 fewer items or units; S404 arguments; S405 an item without values.
+
+    Notes
+    -----
+    Origin: dynstat (claim V10). Jackknife and its correction for bias: Efron and Tibshirani 1993, chapters 10
+    and 11.
     """
-    if permutations < 99:
-        raise DynstatError("S404", "too few permutations", found=permutations, expected="at least 99")
+    check_units(units)
+    check_count("permutations", permutations, 99)
+    check_level(level)
     features = units.features()
     n, m = len(features), len(units.units)
     if min(n, m) < 3:

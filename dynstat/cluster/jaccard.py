@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+# The label of an item that is not compared: not drawn, or replaced.
+from .many_cuts import ABSENT
+
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
-
-#: Label of an item that is not compared: not drawn, or replaced.
-ABSENT = -2
 
 
 def contingency(reference: Codes, found: Codes) -> Array:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_count, check_level, check_resampled
 from .gap_interval import CellGap, gap_estimate
 from .spacings import cached_null, check_populations, gap_share, p_from, split_at_largest_gap
 from .unimodality import sample_of
@@ -196,8 +197,8 @@ def largest_gap_test(
     cell: Any = None,
     log: bool = False,
     value: Callable[[Array], Array] | None = None,
-    replicates: int = 99_999,
-    resamples: int = 999,
+    null_sets: int = 99_999,
+    replicates: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     item: str = "",
@@ -206,7 +207,7 @@ def largest_gap_test(
 
     The statistic is the largest gap between neighbours over the range. It keeps linear changes, so under a
     population known but for location and scale nothing is fitted and p is exact: (1 + number of samples with
-    a share at least as large)/(1 + replicates). A tail heavier than the normal's makes large gaps ordinary:
+    a share at least as large)/(1 + null_sets). A tail heavier than the normal's makes large gaps ordinary:
     read p under every population.
 
     The gap itself is the smallest value above less the largest below (`log`: their ratio). Its interval:
@@ -228,9 +229,9 @@ def largest_gap_test(
         Take logs first (positive values only): for ratios.
     value : callable, optional
         For `UnitFeatures` of several features: (..., items, features) to (..., items), before logs.
-    replicates : int
+    null_sets : int
         Samples of every null, at least 99.
-    resamples : int
+    replicates : int
         Of the units.
     level : float
     rng : Generator or int
@@ -246,15 +247,14 @@ def largest_gap_test(
     Source: Dixon 1950, Ann. Math. Stat. 21: 488-506 (gap over range); the populations are dynstat's choice.
     """
     names = check_populations(population)
-    if replicates < 99 or resamples < 99:
-        raise DynstatError(
-            "S404", "too few replicates", found=min(replicates, resamples), expected="at least 99"
-        )
+    check_count("null sets", null_sets, 99)
+    check_count("replicates", replicates, 99)
+    check_level(level)
     generator, seed = as_generator(rng)
     stream = int(generator.integers(2**31)) if seed is None else seed
     if isinstance(values, UnitFeatures):
         named = values.item
-        x, labels, draws = _from_units(values, value, resamples, stream)
+        x, labels, draws = _from_units(values, value, replicates, stream)
     else:
         x, labels, named = sample_of(values)
         draws = None
@@ -269,7 +269,7 @@ def largest_gap_test(
     full = CellGap(x, code, np.arange(means.size), means, draws)
     gap, upper = split_at_largest_gap(means)
     share = float(gap_share(means))
-    nulls = {p: cached_null(means.size, p, replicates, stream) for p in names}
+    nulls = {p: cached_null(means.size, p, null_sets, stream) for p in names}
     common: dict[str, Any] = {
         "level": level,
         "method": "cluster.largest_gap@1",
@@ -277,10 +277,10 @@ def largest_gap_test(
         | ({} if not isinstance(values, UnitFeatures) else {"units": len(values.units)}),
         "seed": seed,
     }
-    unit = values.unit if isinstance(values, UnitFeatures) else "replicate"
+    unit = values.unit if isinstance(values, UnitFeatures) else "replicate" if cell is not None else item
     key = "gap_factor" if log else "gap"
     made = {key: gap_estimate(key, gap, full, upper, log, unit, common)}
-    left = _left_out(full, cells, upper, names, replicates, stream)
+    left = _left_out(full, cells, upper, names, null_sets, stream)
     made[f"{key}.left_out"] = _worst(key, full, upper, left, log, unit, common)
     rows = []
     for p, null in nulls.items():
@@ -296,7 +296,7 @@ def largest_gap_test(
             interval="none",
             unit=item,
             diagnostics={"p.left_out": float(left[f"p.{p}"].max())},
-            null={"name": f"{p} population", "p": at, "p_se": se, "replicates": replicates, "q95": q95},
+            null={"name": f"{p} population", "p": at, "p_se": se, "replicates": null_sets, "q95": q95},
             **common,
         )
     order = np.argsort(-means, kind="stable")
@@ -314,7 +314,7 @@ def largest_gap_test(
 
 
 def _left_out(
-    full: CellGap, cells: Sequence[str], upper: Mask, names: Sequence[str], replicates: int, seed: int
+    full: CellGap, cells: Sequence[str], upper: Mask, names: Sequence[str], null_sets: int, seed: int
 ) -> pd.DataFrame:
     rows = []
     for c, name in enumerate(cells):
@@ -328,7 +328,7 @@ def _left_out(
         for p in names:
             known = row["kept"]
             row[f"p.{p}"] = (
-                p_from(row["gap_share"], cached_null(m.size, p, replicates, seed)) if known else 1.0
+                p_from(row["gap_share"], cached_null(m.size, p, null_sets, seed)) if known else 1.0
             )
         rows.append(row)
     return pd.DataFrame(rows)
@@ -370,9 +370,10 @@ def _worst(
 
 
 def _from_units(
-    units: UnitFeatures, value: Callable[[Array], Array] | None, resamples: int, seed: int
+    units: UnitFeatures, value: Callable[[Array], Array] | None, replicates: int, seed: int
 ) -> tuple[Array, tuple[str, ...], Array]:
-    weights = units.resampler().weights(resamples, seed)
+    check_resampled(units)
+    weights = units.resampler().weights(replicates, seed)
     built, draws = units.build(), units.build(weights)
     if value is None:
         if built.shape[-1] != 1:
@@ -407,7 +408,10 @@ def _cells(labels: Sequence[str], cell: Any) -> tuple[tuple[str, ...], NDArray[n
         if missing:
             raise DynstatError("S407", "some items have no cell", found=", ".join(missing))
         cell = [cell[n] for n in labels]
-    names = [str(c) for c in cell]
+    given = list(cell)
+    if len(given) == len(labels) and (lost := [n for n, c in zip(labels, given, strict=True) if pd.isna(c)]):
+        raise DynstatError("S407", "some items have no cell", found=", ".join(lost))
+    names = [str(c) for c in given]
     if len(names) != len(labels):
         raise DynstatError(
             "S407", "cells and values differ in number", found=len(names), expected=len(labels)

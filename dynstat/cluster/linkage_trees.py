@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from .features import as_features
 from .partition import Array, Labels, Partition, check_k, fewer_items
 
 LINKAGES = ("single", "complete", "average", "weighted", "centroid", "median", "ward")
+# R's words for the same.
+_ALIASES = {"ward.d2": "ward", "mcquitty": "weighted", "upgma": "average", "wpgma": "weighted"}
 # Their formulas update squared Euclidean distances.
 EUCLIDEAN = ("centroid", "median", "ward")
 
@@ -36,7 +38,8 @@ def hierarchical(
     data : DataFrame, Series, DataArray, array, Features or UnitFeatures
         See :func:`as_features`.
     method : str
-        single, complete, average, weighted (R: mcquitty), centroid, median or ward (R: ward.D2). Centroid and
+        single, complete, average, weighted, centroid, median or ward; R's names of the same (ward.D2,
+        mcquitty) are understood. Centroid and
         median are taken on Euclidean distances, their heights are distances of centres; R's are the same
         squared where it is given squared distances.
     k : int, optional
@@ -69,6 +72,7 @@ def hierarchical(
         than clusters, distances that have no value, or a gap where all merges stand at one height.
     """
     features = as_features(data)
+    method = linkage_name(method)
     _check_linkage(method, metric)
     n = len(features)
     if (k is not None) + (height is not None) + bool(gap) != 1:
@@ -122,6 +126,27 @@ def hierarchical(
         criterion=_jumps(tree[:, 2]),
         statistics={"cophenetic": _cophenetic(tree, features.values, metric)},
     )
+
+
+def linkage_name(method: str, known: Sequence[str] = LINKAGES) -> str:
+    """Return scipy's name of a linkage; R's ``ward.D2`` and ``mcquitty`` are understood.
+
+    Raises
+    ------
+    DynstatError
+        S404 for any but `known`.
+    """
+    name = _ALIASES.get(str(method).lower(), str(method))
+    if name not in known:
+        raise DynstatError("S404", "unknown linkage", found=method, expected=" | ".join(known))
+    return name
+
+
+def linkages(condensed: Array, method: str) -> Array:
+    """Return scipy's linkage matrix of every row of condensed distances, shape (B, n − 1, 4)."""
+    from scipy.cluster.hierarchy import linkage
+
+    return np.stack([linkage(row, method) for row in np.ascontiguousarray(condensed)])
 
 
 def linkage_tree(
@@ -210,6 +235,7 @@ def clusterer(parameters: Mapping[str, Any], n_clusters: int) -> Callable[[Array
     from scipy.cluster.hierarchy import linkage
 
     method, metric, height = parameters["linkage"], parameters["metric"], parameters.get("height")
+    check_metric(metric)
     tree: Callable[[Array], NDArray[Any]]
     if metric == "euclidean":
 
@@ -234,8 +260,6 @@ def clusterer(parameters: Mapping[str, Any], n_clusters: int) -> Callable[[Array
 
 
 def _check_linkage(method: str, metric: str) -> None:
-    if method not in LINKAGES:
-        raise DynstatError("S404", "unknown linkage", found=method, expected=" | ".join(LINKAGES))
     check_metric(metric)
     if method in EUCLIDEAN and metric != "euclidean":
         raise DynstatError(

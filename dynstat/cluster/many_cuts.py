@@ -1,154 +1,205 @@
-"""Agglomerative clustering of many small sets at once, cut into k clusters."""
+"""Agglomerative clustering of many sets at once, or of many subsets of each, cut into k clusters."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DynstatError
+from .linkage_trees import cut_tree
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
-#: Linkages whose merges never come nearer to a third cluster than their parts were.
-REDUCIBLE = ("ward", "average", "complete", "single")
-#: Distances held at once, in numbers: what stays in the cache.
-_CHUNK = 600_000
+LINKAGES = ("single", "complete", "average", "weighted", "ward")
+METRICS = ("euclidean", "sqeuclidean", "cityblock", "cosine", "correlation")
+#: Label of an item that is not in the subset.
+ABSENT = -2
+#: Above this many items one call of scipy a set is faster than steps over all sets together.
+_FEW = 40
+#: Distances held at once, in numbers: what stays in the processor's cache.
+_CHUNK = 60_000
 
 
-def squared_distances(x: Array) -> Array:
-    """Return squared Euclidean distances within every set.
+def distances(x: Array, metric: str = "euclidean") -> Array:
+    """Return distances between the items of many sets, shape (..., n, n), the diagonal 0.
 
     Parameters
     ----------
     x : ndarray, shape (..., n, p)
+    metric : {"euclidean", "sqeuclidean", "cityblock", "cosine", "correlation"}
+        NaN where the last two have no value.
 
-    Returns
-    -------
-    ndarray, shape (..., n, n)
+    Raises
+    ------
+    DynstatError
+        S404 for another metric.
     """
+    if metric not in METRICS:
+        raise DynstatError("S404", "unknown metric", found=metric, expected=" | ".join(METRICS))
+    if metric in ("cosine", "correlation"):
+        if metric == "correlation":
+            x = x - x.mean(axis=-1, keepdims=True)
+        norm = np.linalg.norm(x, axis=-1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            x = x / norm
+        out = np.clip(1.0 - x @ np.swapaxes(x, -1, -2), 0.0, 2.0)
+        at = np.arange(out.shape[-1])
+        out[..., at, at] = 0.0
+        return np.asarray(out)
     # Differences, one feature at a time: the product form loses half of the digits of near neighbours.
     out = np.zeros((*x.shape[:-1], x.shape[-2]))
     for j in range(x.shape[-1]):
-        d = x[..., :, None, j] - x[..., None, :, j]
-        out += d * d
-    return out
+        gap = x[..., :, None, j] - x[..., None, :, j]
+        out += np.abs(gap) if metric == "cityblock" else gap * gap
+    return np.sqrt(out) if metric == "euclidean" else out
 
 
-def cut_many(x: Array, k: int, method: str = "ward", present: NDArray[np.bool_] | None = None) -> Codes:
-    """Cluster many sets of few items hierarchically and cut every tree into k clusters.
+def cut_many(
+    x: Array,
+    k: int | Sequence[int],
+    method: str = "ward",
+    metric: str = "euclidean",
+    *,
+    present: NDArray[np.bool_] | None = None,
+) -> Codes:
+    """Cluster many sets of items hierarchically and cut every tree into k clusters.
 
-    The nearest pair of clusters is merged until k are left; distances to the merged one follow Lance and
-    Williams, squared ones with Ward's rule. Linkages are reducible, so only rows whose nearest neighbour was
-    merged need a new one. The same partition as scipy's ``linkage`` cut by ``maxclust``, ties apart.
+    The same partitions as scipy's ``linkage`` cut into k clusters, a set at a time, ties apart.
 
     Parameters
     ----------
     x : ndarray, shape (M, n, p)
-        Values; Euclidean distances.
-    k : int
+    k : int or sequence of int
         Clusters; sets of fewer items are left in single items.
-    method : {"ward", "average", "complete", "single"}
+    method : {"single", "complete", "average", "weighted", "ward"}
+    metric : str
+        See :func:`distances`; ward is defined for euclidean alone.
     present : bool ndarray, shape (B, n) or (M, B, n), optional
         Subsets of every set, each clustered alone. Default: the whole set.
 
     Returns
     -------
-    ndarray of int, shape (M, n) or (M, B, n)
+    ndarray of int, shape (M, n) or (M, B, n); several k come first, shape (K, M, n) or (K, M, B, n)
         Labels 0..k−1 in order of first appearance, −2 for items not present.
 
     Raises
     ------
     DynstatError
-        S404 for another linkage.
-
-    Notes
-    -----
-    Source: Müllner 2011, arXiv:1109.2378 (the generic algorithm).
+        S404 for another linkage or metric, or k below 1; S405 for distances that have no value.
     """
-    if method not in REDUCIBLE:
-        raise DynstatError("S404", "unknown linkage", found=method, expected=" | ".join(REDUCIBLE))
+    if method not in LINKAGES:
+        raise DynstatError("S404", "unknown linkage", found=method, expected=" | ".join(LINKAGES))
+    if method == "ward" and metric != "euclidean":
+        raise DynstatError("S404", "ward linkage is defined for Euclidean distances alone", found=metric)
+    ks = [k] if isinstance(k, int | np.integer) else list(k)
+    if min(ks) < 1:
+        raise DynstatError("S404", "k is no number of clusters", found=min(ks), expected="from 1")
     m, n, _ = x.shape
-    whole = present is None
     masks = np.ones((1, n), dtype=bool) if present is None else present
-    shared = masks.ndim == 2
     b = masks.shape[-2]
-    out = np.empty((m, b, n), dtype=np.intp)
-    sets, subsets = max(1, _CHUNK // (n * n * b)), max(1, _CHUNK // (n * n))
-    for first in range(0, m, sets):
-        some = slice(first, min(first + sets, m))
-        d = squared_distances(x[some])
-        if method != "ward":
-            np.sqrt(d, out=d)
-        for start in range(0, b, subsets):
-            these = slice(start, min(start + subsets, b))
-            part = masks[None, these] if shared else masks[some, these]
-            mask = np.broadcast_to(part, (d.shape[0], *part.shape[1:]))
-            many = np.repeat(d, mask.shape[1], axis=0)
-            merged = _merge(many, mask.reshape(-1, n), k, method)
-            out[some, these] = _numbered(merged).reshape(mask.shape)
-    return out[:, 0] if whole else out
+    out = np.empty((len(ks), m * b, n), dtype=np.intp)
+    step = max(1, _CHUNK // (n * n))
+    # Ward's order of merges is that of squared distances.
+    kind = "sqeuclidean" if method == "ward" else metric
+    for start in range(0, m * b, step):
+        here = np.arange(start, min(start + step, m * b))
+        first = int(here[0]) // b
+        d = distances(x[first : int(here[-1]) // b + 1], kind)
+        if not np.isfinite(d).all():
+            raise DynstatError("S405", f"the {metric} distance of two items has no value", found="NaN")
+        mask = masks[here % b] if masks.ndim == 2 else masks[here // b, here % b]
+        cut = _cut_together if n <= _FEW else _cut_by_scipy
+        out[:, here] = cut(d, here // b - first, mask, ks, method)
+    shaped = out.reshape(len(ks), m, b, n)
+    shaped = shaped[:, :, 0] if present is None else shaped
+    return shaped[0] if isinstance(k, int | np.integer) else shaped
 
 
-def _numbered(firsts: Codes) -> Codes:
-    """Turn the number of every cluster's first item into labels by first appearance; negative ones stay."""
-    inside = firsts >= 0
-    rank = np.cumsum(firsts == np.arange(firsts.shape[1]), axis=1) - 1
-    return np.where(inside, np.take_along_axis(rank, np.where(inside, firsts, 0), axis=1), firsts)
-
-
-def _merge(d: Array, present: NDArray[np.bool_], k: int, method: str) -> Codes:
-    """Merge nearest clusters until k are left; `d` (B, n, n) is overwritten. Labels: the first item."""
-    b, n, _ = d.shape
+def _cut_together(
+    of_sets: Array, which: Codes, present: NDArray[np.bool_], ks: Sequence[int], method: str
+) -> Codes:
+    """Merge the nearest two clusters in every subset at once (Lance and Williams 1967)."""
+    # Smallest first: whatever still has more than k clusters is at the end, and a view.
+    order: Any = np.argsort(present.sum(axis=1), kind="stable")
+    whole = len(of_sets) == len(present) and bool(present.all())
+    if whole:
+        order = slice(None)
+    present = present[order]
+    left = present.sum(axis=1)
+    subsets, n = present.shape
+    d = of_sets if whole else of_sets[which[order]]
     at = np.arange(n)
     d[:, at, at] = np.inf
-    gone = ~present
-    if gone.any():
-        d[gone] = np.inf
-        np.swapaxes(d, 1, 2)[gone] = np.inf
-    near = d.argmin(axis=2)
-    least = np.take_along_axis(d, near[:, :, None], axis=2)[:, :, 0]
+    if (left < n).any():
+        d[~present] = np.inf
+        np.swapaxes(d, 1, 2)[~present] = np.inf
     size = present.astype(np.float64)
-    labels = np.where(present, at, -2)
-    left = present.sum(axis=1)
-    live = np.flatnonzero(left > k)
-    while live.size:
-        one = least[live].argmin(axis=1)
-        other = near[live, one]
-        height = least[live, one]
-        # The merged cluster takes the place of the earlier: a label is the number of its first item.
-        i, j = np.minimum(one, other), np.maximum(one, other)
-        si, sj = size[live, i][:, None], size[live, j][:, None]
-        new = _updated(d[live, i], d[live, j], height[:, None], si, sj, size[live], method)
-        here = np.arange(live.size)
-        new[here, i] = np.inf
-        new[here, j] = np.inf
-        d[live, i] = new
-        d[live, :, i] = new
-        d[live, j] = np.inf
-        d[live, :, j] = np.inf
-        size[live, i] += sj[:, 0]
-        size[live, j] = 0.0
-        mine = labels[live]
-        labels[live] = np.where(mine == j[:, None], i[:, None], mine)
-        least[live, j] = np.inf
-        nearest = near[live]
-        stale = ((nearest == i[:, None]) | (nearest == j[:, None])) & (size[live] > 0)
-        stale[here, i] = True
-        s, r = np.nonzero(stale)
-        rows = d[live[s], r]
-        arg = rows.argmin(axis=1)
-        near[live[s], r] = arg
-        least[live[s], r] = rows[np.arange(s.size), arg]
-        left[live] -= 1
-        live = live[left[live] > k]
-    return labels
+    # A cluster goes by its first item.
+    root = np.where(present, at, ABSENT)
+    out = np.empty((len(ks), subsets, n), dtype=np.intp)
+    for k in sorted(set(ks), reverse=True):
+        while (start := int(np.searchsorted(left, k, side="right"))) < subsets:
+            _merge(d[start:], size[start:], root[start:], method)
+            left[start:] -= 1
+        numbered = _numbered(root)
+        for position in (i for i, wanted in enumerate(ks) if wanted == k):
+            out[position, order] = numbered
+    return out
 
 
-def _updated(di: Array, dj: Array, height: Array, si: Array, sj: Array, sk: Array, method: str) -> Array:
-    """Return the distance of the merged cluster to all others (Lance and Williams)."""
-    if method == "ward":
-        return np.asarray(((si + sk) * di + (sj + sk) * dj - sk * height) / (si + sj + sk))
-    if method == "average":
-        return np.asarray((si * di + sj * dj) / (si + sj))
-    return np.maximum(di, dj) if method == "complete" else np.minimum(di, dj)
+def _merge(d: Array, size: Array, root: Codes, method: str) -> None:
+    """Merge the nearest two clusters of every set; everything is changed in place."""
+    every, n = np.arange(len(d)), d.shape[1]
+    best = d.reshape(len(d), n * n).argmin(axis=1)
+    i, j = best // n, best % n
+    to_i, to_j = d[every, i], d[every, j]
+    si, sj = size[every, i][:, None], size[every, j][:, None]
+    if method == "single":
+        new = np.minimum(to_i, to_j)
+    elif method == "complete":
+        new = np.maximum(to_i, to_j)
+    elif method == "weighted":
+        new = (to_i + to_j) / 2
+    elif method == "average":
+        new = (si * to_i + sj * to_j) / (si + sj)
+    else:
+        between = d[every, i, j][:, None]
+        new = ((si + size) * to_i + (sj + size) * to_j - size * between) / (si + sj + size)
+    new[every, i] = np.inf
+    d[every, i] = new
+    d[every, :, i] = new
+    d[every, j] = np.inf
+    d[every, :, j] = np.inf
+    size[every, i] += size[every, j]
+    np.copyto(root, i[:, None], where=root == j[:, None])
+
+
+def _numbered(root: Codes) -> Codes:
+    """Turn the first item of every cluster into labels by first appearance; negative ones stay."""
+    inside = root >= 0
+    rank = np.cumsum(root == np.arange(root.shape[1]), axis=1) - 1
+    return np.where(inside, np.take_along_axis(rank, np.where(inside, root, 0), axis=1), root)
+
+
+def _cut_by_scipy(
+    of_sets: Array, which: Codes, present: NDArray[np.bool_], ks: Sequence[int], method: str
+) -> Codes:
+    from scipy.cluster.hierarchy import linkage
+
+    out = np.full((len(ks), *present.shape), ABSENT, dtype=np.intp)
+    above = np.triu_indices(present.shape[1], 1)
+    pairs = of_sets[:, above[0], above[1]]
+    pairs = np.sqrt(pairs) if method == "ward" else pairs
+    for row, (one, mask) in enumerate(zip(which, present, strict=True)):
+        m = int(mask.sum())
+        if m < 2:
+            out[:, row, mask] = 0
+            continue
+        tree = linkage(pairs[one] if m == mask.size else pairs[one][mask[above[0]] & mask[above[1]]], method)
+        for position, k in enumerate(ks):
+            out[position, row, mask] = cut_tree(tree, min(k, m))
+    return out

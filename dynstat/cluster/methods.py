@@ -41,7 +41,7 @@ def agreement(
     families: str,
     against: Spec,
     replicates: int,
-    fragment_sets: int,
+    null_sets: int,
     level: float,
     **features: Any,
 ) -> dict[str, Estimate]:
@@ -56,7 +56,7 @@ def agreement(
     outcome : mapping
         The metric and its options; `also` adds further ones.
     seed : int
-    linkage, k, families, against, replicates, fragment_sets, level, **features
+    linkage, k, families, against, replicates, null_sets, level, **features
         As the registry lists them.
 
     Returns
@@ -98,8 +98,8 @@ def agreement(
     notes = {"partition": in_words(first), "against": families or in_words(other)}
     e = replace(e, seed=seed, diagnostics={**e.diagnostics, **notes, "left_out": int((~whole).sum())})
     out = {"ari": for_plan(e, "ari", AGREEMENT, DEALT)}
-    data = units.features() if fragment_sets else None
-    beside = fragmentation(first, data=data, replicates=max(fragment_sets, 19), rng=seed).estimates()
+    data = units.features() if null_sets else None
+    beside = fragmentation(first, data=data, null_sets=max(null_sets, 19), rng=seed).estimates()
     for name, index in beside.items():
         out[f"fragmentation.{name}"] = for_plan(index, f"fragmentation.{name}", AGREEMENT, STRUCTURELESS)
     return out
@@ -113,7 +113,7 @@ def pairs(
     pairs: Sequence[Sequence[str]],
     k: int,
     linkage: str,
-    clouds: int,
+    null_sets: int,
     level: float,
     **options: Any,
 ) -> dict[str, Estimate]:
@@ -129,7 +129,7 @@ def pairs(
         As in :func:`agreement`.
     pairs : sequence of pairs of str
         Ids of models.
-    k, linkage, clouds, level, **options
+    k, linkage, null_sets, level, **options
         As the registry lists them.
 
     Returns
@@ -156,7 +156,7 @@ def pairs(
         plan_units(ds, outcome, PAIRS, **{name: v for name, v in options.items() if name not in own}),
         k=k,
         method=linkage,
-        clouds=clouds or None,
+        null_sets=null_sets or None,
         level=level,
         rng=seed,
         **{name: options[name] for name in own},
@@ -172,7 +172,7 @@ def pairs(
     null = {
         "name": STRUCTURELESS,
         "p": p,
-        "replicates": found.n["clouds"],
+        "replicates": found.n["null_sets"],
         "q": float(table["q"][named].max()),
     }
     out["named.frequency"] = _share("named.frequency", lowest, found, null)
@@ -263,9 +263,9 @@ def stability(
     linkage: str,
     k: int,
     statistic: str,
-    resamples: int,
-    null: str,
     replicates: int,
+    null: str,
+    null_sets: int,
     level: float,
     **features: Any,
 ) -> dict[str, Estimate]:
@@ -277,14 +277,14 @@ def stability(
         At least four models.
     outcome, seed
         As in :func:`agreement`.
-    linkage, k, statistic, resamples, null, replicates, level, **features
+    linkage, k, statistic, replicates, null, null_sets, level, **features
         As the registry lists them.
 
     Returns
     -------
     dict of str to Estimate
         ``stability``: mean (or least, or largest) Jaccard of the clusters when models are drawn anew, [0, 1],
-        with the null "structureless"; its interval is the Monte-Carlo error of the resamples.
+        with the null "structureless"; its interval is the Monte-Carlo error of the replicates.
         ``jaccard.<cluster>`` of every cluster, likewise.
 
     Raises
@@ -298,8 +298,8 @@ def stability(
         cut(units, linkage, k),
         null=null,
         statistic=statistic,
-        replicates=replicates,
-        resamples=resamples or None,
+        null_sets=null_sets,
+        replicates=replicates or None,
         level=level,
         rng=seed,
     )

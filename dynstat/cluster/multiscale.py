@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator
+from .checks import check_count
 from .features import Features, as_features
-from .linkage_trees import cut_tree
-from .many_trees import linkage_name, linkages
+from .linkage_trees import cut_tree, linkage_name, linkages
+from .many_cuts import LINKAGES
 from .partition import Partition, check_k
 from .scale_fit import FEWEST_SCALES, multiscale_fit
 
@@ -95,7 +96,7 @@ class MultiscaleBootstrap:
         return tuple(out)
 
     def tidy(self) -> pd.DataFrame:
-        """Return a row a node: node, size, members, height, AU and BP with errors; limits are those of AU."""
+        """Return a row a node: node, size, members, height, AU (``estimate``) with error and limits, BP."""
         rows = []
         for i, e in enumerate(self._estimates()):
             edge = self.edges.iloc[i]
@@ -105,10 +106,11 @@ class MultiscaleBootstrap:
                     "size": int(self.linkage[i, 3]),
                     "members": ", ".join(self.members(i)),
                     "height": float(self.linkage[i, 2]),
-                    "au": e.value,
+                    "estimate": e.value,
                     "conf.low": e.low,
                     "conf.high": e.high,
-                    **{c: float(edge[c]) for c in ("se.au", "bp", "se.bp", "v", "c", "pchi")},
+                    "std.error": float(edge["se.au"]),
+                    **{c: float(edge[c]) for c in ("bp", "se.bp", "v", "c", "pchi")},
                 }
             )
         return pd.DataFrame(rows)
@@ -181,14 +183,14 @@ def pvclust(
     *,
     method: str = "average",
     metric: str = "euclidean",
-    nboot: int = 1000,
+    replicates: int = 1000,
     scales: Sequence[float] = SCALES,
     rng: Rng = 0,
 ) -> MultiscaleBootstrap:
     """Give every node of the dendrogram of items its AU and BP by multiscale bootstrap over features.
 
     At every scale r, floor(n·r) of the n features are drawn with replacement, the items clustered anew, and
-    counted in how many of `nboot` replicates the node is there again. AU and BP follow by
+    counted in how many of `replicates` replicates the node is there again. AU and BP follow by
     :func:`multiscale_fit`, as in R's pvclust, where items are the columns and features the rows.
 
     AU corrects BP's bias towards rejecting clusters. Both treat features as exchangeable and independent
@@ -203,7 +205,7 @@ def pvclust(
         single, complete, average, weighted or ward.
     metric : {"euclidean", "sqeuclidean", "cityblock", "correlation", "abscor", "uncentered"}
         R's default is correlation. abscor: 1 − |correlation|; uncentered: 1 − cosine.
-    nboot : int
+    replicates : int
         Replicates a scale, at least 100.
     scales : sequence of float
     rng : Generator or int
@@ -226,15 +228,14 @@ def pvclust(
     features = as_features(data)
     x = features.values
     n_items, p = x.shape
-    name = linkage_name(method)
+    name = linkage_name(method, LINKAGES)
     if n_items < 3:
         raise DynstatError("S405", "too few items for a dendrogram", found=n_items, expected="at least 3")
     if p < 2:
         raise DynstatError(
             "S403", "one feature cannot be resampled", found=features.names[0], expected="20 features or more"
         )
-    if nboot < 100:
-        raise DynstatError("S404", "too few replicates", found=nboot, expected="at least 100")
+    check_count("replicates", replicates, 100)
     sizes = _sizes(p, scales)
     generator, seed = as_generator(rng)
     parts, finish = _parts(features, metric, name)
@@ -250,11 +251,11 @@ def pvclust(
     keys = _item_keys(n_items)
     nodes = _node_keys(tree[None], keys)[0]
     count = np.zeros((n_items - 1, len(sizes)), dtype=np.intp)
-    usable = np.full(len(sizes), nboot, dtype=np.intp)
+    usable = np.full(len(sizes), replicates, dtype=np.intp)
     step = max(1, _CHUNK // whole.shape[1])
     for s, size in enumerate(sizes):
-        for start in range(0, nboot, step):
-            b = min(step, nboot - start)
+        for start in range(0, replicates, step):
+            b = min(step, replicates - start)
             weights = generator.multinomial(size, np.full(p, 1 / p), size=b).astype(np.float64)
             d = finish(weights @ parts)
             good = np.isfinite(d).all(axis=1)
@@ -263,13 +264,13 @@ def pvclust(
                 again = _node_keys(linkages(d[good], name), keys)
                 count[:, s] += np.array([np.sum(np.any(again == node, axis=1)) for node in nodes])
     r = sizes / p
-    notes = _notes(p, usable, nboot, len(sizes))
+    notes = _notes(p, usable, replicates, len(sizes))
     for note in notes:
         warnings.warn(note, DynstatWarning, stacklevel=2)
     # R counts a replicate without distances as one without the node.
-    edges = multiscale_fit(count, r, nboot)
+    edges = multiscale_fit(count, r, replicates)
     columns = pd.DataFrame(count, columns=[f"r{i + 1}" for i in range(len(sizes))])
-    n = {"items": n_items, "features": p, "scales": len(sizes), "replicates": nboot}
+    n = {"items": n_items, "features": p, "scales": len(sizes), "replicates": replicates}
     return MultiscaleBootstrap(
         tree, features.items, edges, columns, r, usable, name, metric, features.item, seed, n, tuple(notes)
     )
@@ -350,7 +351,7 @@ def _node_keys(trees: Array, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return out[:, n:]
 
 
-def _notes(p: int, usable: NDArray[np.intp], nboot: int, scales: int) -> list[str]:
+def _notes(p: int, usable: NDArray[np.intp], replicates: int, scales: int) -> list[str]:
     notes = []
     if p < 20:
         notes.append(
@@ -359,6 +360,6 @@ def _notes(p: int, usable: NDArray[np.intp], nboot: int, scales: int) -> list[st
         )
     if scales < FEWEST_SCALES:
         notes.append(f"{scales} scales are too few for AU: every node has 0 or 1")
-    if (lost := int((nboot - usable).sum())) > 0:
+    if (lost := int((replicates - usable).sum())) > 0:
         notes.append(f"{lost} replicates without finite distances count as without the node")
     return notes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .coclustering import together
 from .features import standardized
-from .many_trees import cut_many
+from .many_cuts import cut_many
 from .null_sets import structureless_many
 
 if TYPE_CHECKING:

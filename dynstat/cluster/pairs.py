@@ -16,9 +16,10 @@ from ..errors import DynstatError, DynstatWarning
 from ..inference.adjusted import false_discovery
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator
+from .checks import check_count, check_level, check_units
 from .coclustering import jeffreys, together
-from .linkage_trees import hierarchical
-from .many_trees import cut_many, linkage_name
+from .linkage_trees import hierarchical, linkage_name
+from .many_cuts import LINKAGES, cut_many
 from .pair_nulls import NULLS, Clouds, rank_p, scaled
 from .partition import Partition
 from .within_items import check_features, resampled_features
@@ -87,17 +88,18 @@ class PairSurvival:
         """
         wanted = set()
         for pair in pairs:
-            a, b = pair
-            if a == b or not {a, b} <= set(self.items):
+            two = frozenset(pair)
+            if len(pair) != 2 or len(two) != 2 or not two <= set(self.items):
+                named = ", ".join(map(str, pair))
                 raise DynstatError(
-                    "S407", "no such pair", found=f"{a}, {b}", expected="two of " + ", ".join(self.items)
+                    "S407", "no such pair", found=named, expected="two of " + ", ".join(self.items)
                 )
-            wanted.add(frozenset((a, b)))
+            wanted.add(two)
         return wanted == {frozenset(p) for p in self.pairs_found()}
 
     def tidy(self) -> pd.DataFrame:
-        """Return :attr:`table` with the frequency named ``estimate``."""
-        return self.table.rename(columns={"frequency": "estimate"})
+        """Return :attr:`table`: frequency named ``estimate``, p ``p.value``, q ``q.value``."""
+        return self.table.rename(columns={"frequency": "estimate", "p": "p.value", "q": "q.value"})
 
     def glance(self) -> pd.DataFrame:
         """Return one row: counts, clusters, pairs that survive, pairs expected to in structureless clouds."""
@@ -162,8 +164,9 @@ class PairSurvival:
 
         return describe_heat_map(self.frequency, self.items, outlined=self.pairs_found())
 
+    @property
     def verdict(self) -> str:
-        """Return one sentence that says which pairs survive, and against what."""
+        """One sentence that says which pairs survive, and against what."""
         f, q = self.thresholds
         found = self.pairs_found()
         names = "; ".join(f"{a} with {b}" for a, b in found[:8]) if found else "no pair"
@@ -186,7 +189,7 @@ class PairSurvival:
             shown.to_string(index=False, float_format=lambda v: f"{v:.3g}"),
             *([f"... {len(self.table) - len(shown)} more"] if len(self.table) > len(shown) else []),
             "",
-            self.verdict(),
+            self.verdict,
         ]
         return "\n".join([*lines, *self.notes])
 
@@ -205,7 +208,7 @@ def pair_survival(
     frequency: float = 0.95,
     q: float = 0.05,
     replicates: int = 1000,
-    clouds: int | None = None,
+    null_sets: int | None = None,
     null_replicates: int = 200,
     null: str = "rotation",
     coherent: bool = False,
@@ -251,7 +254,7 @@ def pair_survival(
         Thresholds.
     replicates : int
         Of the frequency.
-    clouds : int, optional
+    null_sets : int, optional
         Default: as many as let a single pair among all reach `q`, between 999 and 2999.
     null_replicates : int
         Replicates a cloud; p compares them with the same first replicates of the data.
@@ -281,9 +284,11 @@ def pair_survival(
     Origin: dynstat. Sources of the parts: Langsrud 2005, Stat. Comput. 15: 53-60 (rotation); Benjamini and
     Hochberg 1995, J. R. Stat. Soc. B 57: 289-300.
     """
+    check_units(units)
+    check_level(level)
     features = units.features()
     check_features(features, k)
-    name = linkage_name(method)
+    name = linkage_name(method, LINKAGES)
     for label, value in (("frequency", frequency), ("q", q)):
         if not 0 < value < 1 and not (label == "frequency" and value == 1):
             raise DynstatError("S404", f"{label} must lie between 0 and 1", found=value)
@@ -294,9 +299,8 @@ def pair_survival(
     if null not in NULLS:
         raise DynstatError("S404", "unknown kind of null", found=null, expected=" | ".join(NULLS))
     m = len(features) * (len(features) - 1) // 2
-    count = int(min(max(999, np.ceil(m / q)), 2999)) if clouds is None else clouds
-    if count < 99:
-        raise DynstatError("S404", "too few clouds", found=count, expected="at least 99")
+    count = int(min(max(999, np.ceil(m / q)), 2999)) if null_sets is None else null_sets
+    check_count("null sets", count, 99)
     generator, seed = as_generator(rng)
     raw, left_out = resampled_features(units, replicates, generator, paired=paired)
     labels = cut_many(scaled(raw, units), k, name, metric)
@@ -347,7 +351,7 @@ def pair_survival(
         "items": len(features),
         "units": len(units.units),
         "replicates": b,
-        "clouds": count,
+        "null_sets": count,
         "null_replicates": used,
     }
     return PairSurvival(

@@ -120,12 +120,18 @@ class Partition:
         Raises
         ------
         DynstatError
-            S407 where labels and items differ in number or an item stands twice; S405 for no item.
+            S404 for labels in a table; S407 where labels and items differ in number or an item stands twice;
+            S405 for no item.
         """
         if isinstance(labels, pd.Series):
             items = tuple(map(str, labels.index)) if items is None else items
             item = item or str(labels.index.name or "item")
-        raw = pd.Series(np.asarray(labels, dtype=object).ravel())
+        flat = np.asarray(labels, dtype=object)
+        if flat.ndim != 1:
+            raise DynstatError(
+                "S404", "labels are no row", found=f"{flat.ndim} dims", expected="one label an item"
+            )
+        raw = pd.Series(flat)
         names = tuple(map(str, items)) if items is not None else tuple(str(i + 1) for i in range(len(raw)))
         if len(names) != len(raw) or len(set(names)) < len(names):
             raise DynstatError(
@@ -270,6 +276,7 @@ class Partition:
 
     def __str__(self) -> str:
         shown = {k: v for k, v in self.parameters.items() if v is not None}
+        known = {k: v for k, v in self.statistics.items() if np.isfinite(v)}
         noise = int(self.noise.sum())
         lines = [
             f"{_TITLES.get(self.method, self.method)}: {len(self.items)} {self.item}s in {self.n_clusters} "
@@ -277,8 +284,8 @@ class Partition:
         ]
         if shown:
             lines.append(", ".join(f"{k} = {v}" for k, v in shown.items()))
-        if self.statistics:
-            lines.append(", ".join(f"{k} = {v:.4g}" for k, v in self.statistics.items()))
+        if known:
+            lines.append(", ".join(f"{k} = {v:.4g}" for k, v in known.items()))
         lines.append("")
         for row in self.tidy().to_dict("records"):
             name = "noise" if row["cluster"] == NOISE else f"cluster {row['cluster']}"

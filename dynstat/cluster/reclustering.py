@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DynstatError
 from .jaccard import ABSENT, best_jaccard, contingency
-from .many_cuts import REDUCIBLE, cut_many
+from .many_cuts import LINKAGES, cut_many
 from .partition import Partition
 from .schemes import Draws
 
@@ -55,7 +55,7 @@ class Reclustering:
             k = 0
         many = (
             partition.method == "hierarchical"
-            and parameters["linkage"] in REDUCIBLE
+            and parameters["linkage"] in LINKAGES
             and parameters.get("metric", "euclidean") == "euclidean"
             and k > 0
         )
@@ -96,7 +96,7 @@ class Reclustering:
         if self.together(n):
             assert self.linkage is not None
             if draws.values is None and (draws.once or draws.items.shape[1] < n):
-                labels = cut_many(x[None], self.k, self.linkage, draws.present(n))[0]
+                labels = cut_many(x[None], self.k, self.linkage, present=draws.present(n))[0]
                 return np.broadcast_to(np.arange(n), labels.shape), labels
             values = x[draws.items] if draws.values is None else draws.values
             labels = cut_many(values, self.k, self.linkage)
@@ -227,7 +227,7 @@ def mean_jaccards(x: Array, how: Reclustering, items: Codes) -> Array:
     step = max(1, _CHUNK // (b * n))
     for start in range(0, m, step):
         some = slice(start, start + step)
-        labels = cut_many(x[some], how.k, how.linkage, present)
+        labels = cut_many(x[some], how.k, how.linkage, present=present)
         table = contingency(np.repeat(reference[some], b, axis=0), labels.reshape(-1, n))
         found = best_jaccard(table)[:, :-1].reshape(len(labels), b, -1).mean(axis=1)
         out[some] = -np.sort(-found, axis=1)

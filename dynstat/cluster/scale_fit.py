@@ -19,20 +19,20 @@ _EDGE = 1e-3
 FEWEST_SCALES = 3
 
 
-def multiscale_fit(count: ArrayLike, scales: ArrayLike, nboot: int) -> pd.DataFrame:
+def multiscale_fit(count: ArrayLike, scales: ArrayLike, replicates: int) -> pd.DataFrame:
     """Return AU, BP and their errors from counts of nodes at several scales, as pvclust's ``msfit``.
 
-    z_r = −Φ⁻¹(count/nboot) is fitted by v√r + c/√r, weights φ(z)²·nboot/(BP(1 − BP)), over the scales whose
-    share lies between .001 and .999. AU = Φ(−(v − c)), BP = Φ(−(v + c)), SI = 1 − Φ(v − c)/Φ(−c) (selective
-    inference, cut to [0, 1]); errors by the delta method. With fewer than three such scales all are 0 where
-    the mean share is below ½, else 1.
+    z_r = −Φ⁻¹(count/B), B replicates, is fitted by v√r + c/√r, weights φ(z)²·B/(BP(1 − BP)), over the scales
+    whose share lies between .001 and .999. AU = Φ(−(v − c)), BP = Φ(−(v + c)), SI = 1 − Φ(v − c)/Φ(−c)
+    (selective inference, in [0, 1]); errors by the delta method. With fewer than three such scales all
+    are 0 where the mean share is below ½, else 1.
 
     Parameters
     ----------
     count : array_like of int, shape (nodes, scales)
     scales : array_like, shape (scales,)
         r, the number of features drawn over that of all.
-    nboot : int
+    replicates : int
 
     Returns
     -------
@@ -42,28 +42,28 @@ def multiscale_fit(count: ArrayLike, scales: ArrayLike, nboot: int) -> pd.DataFr
     Raises
     ------
     DynstatError
-        S404 where counts do not fit the scales or exceed `nboot`.
+        S404 where counts do not fit the scales or exceed `replicates`.
     """
     counts = np.atleast_2d(np.asarray(count, dtype=np.float64))
     r = np.asarray(scales, dtype=np.float64)
-    if counts.shape[1:] != r.shape or (counts < 0).any() or (counts > nboot).any():
+    if counts.shape[1:] != r.shape or (counts < 0).any() or (counts > replicates).any():
         raise DynstatError(
             "S404",
             "counts do not fit",
             found=f"shape {counts.shape}",
-            expected=f"(nodes, {r.size}), 0 to {nboot}",
+            expected=f"(nodes, {r.size}), 0 to {replicates}",
         )
-    return pd.DataFrame([_fit_one(row / nboot, r, nboot) for row in counts], columns=list(_COLUMNS))
+    return pd.DataFrame([_fit_one(row / replicates, r, replicates) for row in counts], columns=list(_COLUMNS))
 
 
-def _fit_one(bp: Array, r: Array, nboot: int) -> tuple[float, ...]:
+def _fit_one(bp: Array, r: Array, replicates: int) -> tuple[float, ...]:
     use = (bp > _EDGE) & (bp < 1 - _EDGE)
     if use.sum() < FEWEST_SCALES:
         flat = 0.0 if bp.mean() < 0.5 else 1.0
         return (flat, flat, flat, *[0.0] * 6)
     bp, r = bp[use], r[use]
     z = -special.ndtri(bp)
-    variance = (1 - bp) * bp / (_density(z) ** 2 * nboot)
+    variance = (1 - bp) * bp / (_density(z) ** 2 * replicates)
     x = np.column_stack([np.sqrt(r), 1 / np.sqrt(r)])
     root = np.sqrt(1 / variance)
     v, c = np.linalg.lstsq(x * root[:, None], z * root, rcond=None)[0]

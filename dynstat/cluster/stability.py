@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator
+from .checks import check_count, check_level, check_partition
 from .features import Features, as_features
 from .jaccard import ABSENT, adjusted_rand_of, best_jaccard, contingency
 from .partition import Partition
@@ -164,6 +165,12 @@ class ClusterStability:
 
         return replicates(self)
 
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.cluster_stability import describe_replicates
+
+        return describe_replicates(self)
+
     def __str__(self) -> str:
         p = self.partition
         table = self.tidy()
@@ -274,8 +281,7 @@ def clusterboot(
     x = features.values
     if scheme not in SCHEMES:
         raise DynstatError("S404", "unknown scheme", found=scheme, expected=" | ".join(SCHEMES))
-    if not 0 < level < 1:
-        raise DynstatError("S404", "level must lie between 0 and 1", found=level)
+    check_level(level)
     if partition.n_clusters == 1 and not partition.noise.any():
         warnings.warn(
             "one cluster holds every item: it is found again in any data", DynstatWarning, stacklevel=2
@@ -308,32 +314,34 @@ def clusterboot(
     )
 
 
-def check_count(name: str, value: Any, least: int) -> None:
-    """Raise S404 where `value` is no whole number from `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise DynstatError("S404", f"too few {name}", found=value, expected=f"a whole number from {least}")
-
-
 def matched(data: Any, partition: Partition) -> Features:
     """Return the features of the items of a partition, checked.
 
     Raises
     ------
     DynstatError
-        S405 all items are noise; S407 data and partition do not hold the same items.
+        S404 for what is no partition; S405 all items are noise; S407 data and partition do not hold the same
+        items.
     """
+    check_partition(partition)
     features = as_features(data)
-    same = len(features) == len(partition.items)
-    named = isinstance(data, (pd.DataFrame, pd.Series, Features))
-    if not same or (named and features.items != partition.items):
+    same_items(features, partition)
+    if partition.n_clusters == 0:
+        raise DynstatError(
+            "S405", "all items are noise: there is no cluster to look for", found=partition.method
+        )
+    return features
+
+
+def same_items(features: Features, partition: Partition) -> None:
+    """Raise S407 where features and a partition are not of the same items, in one order."""
+    # Rows of a plain array have numbers for names: those are matched by place.
+    counted = tuple(str(i + 1) for i in range(len(features)))
+    named = features.items != counted
+    if len(features) != len(partition.items) or (named and features.items != partition.items):
         raise DynstatError(
             "S407",
             "data and partition do not hold the same items",
             found=f"{len(features)} {features.item}s: {', '.join(features.items[:4])}, ...",
             expected=f"{len(partition.items)}, in this order: {', '.join(partition.items[:4])}, ...",
         )
-    if partition.n_clusters == 0:
-        raise DynstatError(
-            "S405", "all items are noise: there is no cluster to look for", found=partition.method
-        )
-    return features

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
+from .checks import check_count
 from .features import as_features
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def dip_null(n: int, replicates: int, rng: Rng = 0) -> Array:
 def dip_test(
     values: Any,
     *,
-    replicates: int = 9999,
+    null_sets: int = 9999,
     rng: Rng = 0,
     null: ArrayLike | None = None,
     item: str = "",
@@ -276,7 +277,7 @@ def dip_test(
     """Test whether one sample can come from a distribution with one mode.
 
     The dip is compared with the dips of uniform samples of the same size, the unimodal distribution that
-    gives the largest dips as n grows: p = (1 + number at least as large)/(1 + replicates). Under a normal or
+    gives the largest dips as n grows: p = (1 + number at least as large)/(1 + null_sets). Under a normal or
     an exponential distribution the test is conservative. The dip equals that of R's diptest; R's p comes from
     a table by interpolation and agrees within the error of both.
 
@@ -285,7 +286,7 @@ def dip_test(
     values : Series, mapping, array or labelled array
         One number an item, at least three. The scale matters (take logs of ratios first): linear changes
         alone leave the dip as it is.
-    replicates : int
+    null_sets : int
         At least 99.
     rng : Generator or int
     null : array_like, optional
@@ -301,10 +302,9 @@ def dip_test(
     Source: Hartigan and Hartigan 1985, Ann. Stat. 13: 70-84.
     """
     x, _, named = sample_of(values)
-    if replicates < 99:
-        raise DynstatError("S404", "too few replicates", found=replicates, expected="at least 99")
+    check_count("null sets", null_sets, 99)
     generator, seed = as_generator(rng)
-    draws = dip_null(x.size, replicates, generator) if null is None else np.asarray(null, dtype=np.float64)
+    draws = dip_null(x.size, null_sets, generator) if null is None else np.asarray(null, dtype=np.float64)
     observed = float(dip_statistic(x))
     # Dips of tied samples meet the same value by different sums.
     p = monte_carlo_p(observed - 1e-12, draws)

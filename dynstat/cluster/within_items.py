@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate, TPivot
 from ..inference.resample import Rng, as_generator
-from .coclustering import cluster_jaccard, co_clustering, jeffreys, recluster_many
+from .checks import check_count, check_level, check_partition, check_resampled, check_units
+from .coclustering import co_clustering, jeffreys, recluster_many
 from .features import Features, standardized
+from .jaccard import best_jaccard, contingency
 from .linkage_trees import hierarchical
-from .partition import Partition
+from .partition import Partition, check_k
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +73,7 @@ class UnitStability:
         return self.partition.items
 
     def tidy(self) -> pd.DataFrame:
-        """Return a row a cluster: members, mean Jaccard with limits, shares dissolved and recovered."""
+        """Return a row a cluster: members, mean Jaccard with limits, counts dissolved and recovered."""
         rows = []
         for c, e in enumerate(self._jaccards()):
             j = self.jaccard[:, c]
@@ -83,8 +85,8 @@ class UnitStability:
                     "estimate": e.value,
                     "conf.low": e.low,
                     "conf.high": e.high,
-                    "dissolved": float(np.mean(j <= DISSOLVED)),
-                    "recovered": float(np.mean(j > RECOVERED)),
+                    "dissolved": int(np.sum(j <= DISSOLVED)),
+                    "recovered": int(np.sum(j > RECOVERED)),
                 }
             )
         return pd.DataFrame(rows)
@@ -173,7 +175,9 @@ class UnitStability:
             f"Clusters when {self.unit}s are resampled ({how}): {self.n['replicates']} replicates, "
             f"{self.n['items']} {self.partition.item}s, {self.n['units']} {self.unit}s",
             "",
-            self.tidy().to_string(index=False, float_format=lambda v: f"{v:.3f}"),
+            self.tidy().to_string(index=False, float_format=lambda v: f"{v:.3f}")
+            if self.partition.n_clusters
+            else "(every item is noise with all units: no cluster to follow)",
             "",
             "pairs together in half of the replicates or more",
             shown.to_string(index=False, float_format=lambda v: f"{v:.3f}") if len(shown) else "(none)",
@@ -240,6 +244,7 @@ def unit_stability(
         Replicates were left out, because an item had no unit in them; all items were noise in some.
     """
     whole = partition_of(units, partition, k, method, metric)
+    check_level(level)
     if whole.n_clusters == 0:
         warnings.warn("every item is noise with all units: there is no cluster to follow", DynstatWarning, 2)
     generator, seed = as_generator(rng)
@@ -264,7 +269,7 @@ def unit_stability(
         frequency,
         low,
         high,
-        cluster_jaccard(labels, whole.labels),
+        best_jaccard(contingency(whole.labels, labels))[:, :-1],
         units.unit,
         paired,
         level,
@@ -274,23 +279,23 @@ def unit_stability(
     )
 
 
-def stability_table(over_units: UnitStability, over_items: Any, *, stable: float = 0.75) -> pd.DataFrame:
+def stability_table(over_units: UnitStability, over_items: Any, *, limit: float = RECOVERED) -> pd.DataFrame:
     """Set the stability of clusters over units beside that over items.
 
     Parameters
     ----------
     over_units : UnitStability
-    over_items : result of ``clusterboot``, DataFrame or sequence of float
+    over_items : result of ``clusterboot`` or ``stability_test``, DataFrame or sequence of float
         Mean Jaccard of the same clusters under resampling of items, in their order; of a result or frame the
         column ``estimate`` (or ``jaccard``).
-    stable : float
-        The mean Jaccard from which a cluster is called stable; Hennig's .75. It is no test: a cluster of
-        structureless data may reach it.
+    limit : float
+        The mean Jaccard from which a cluster counts as recovered; Hennig's .75. It is no test: clusters of
+        structureless data reach it too, so a :class:`StabilityTest` brings its p along.
 
     Returns
     -------
     DataFrame
-        A row a cluster: cluster, size, members, jaccard.units, jaccard.items, finding.
+        A row a cluster: cluster, size, members, jaccard.units, jaccard.items, p.items (of a test), finding.
 
     Raises
     ------
@@ -298,6 +303,7 @@ def stability_table(over_units: UnitStability, over_items: Any, *, stable: float
         S407 where the clusters are not the same.
     """
     table = over_units.tidy()
+    tested = None
     found = over_items.tidy() if hasattr(over_items, "tidy") else over_items
     other = getattr(getattr(over_items, "partition", None), "labels", None)
     if other is not None and not np.array_equal(other, over_units.partition.labels):
@@ -315,8 +321,16 @@ def stability_table(over_units: UnitStability, over_items: Any, *, stable: float
             )
         if "cluster" in found.columns:
             found = found[found["cluster"].astype(str).isin(table["cluster"].astype(str))]
+            # A test has its most stable cluster first.
+            found = found.sort_values("cluster", key=lambda c: c.astype(int), kind="stable")
+        tested = found["p.value"].to_numpy() if "p.value" in found.columns else None
         found = found[column]
-    means = np.asarray(found, dtype=np.float64)
+    try:
+        means = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DynstatError(
+            "S404", "these are no mean Jaccards", found=type(found).__name__, expected="a number a cluster"
+        ) from error
     if means.shape != (len(table),):
         raise DynstatError(
             "S407", "the clusters are not the same", found=f"{means.size} clusters", expected=len(table)
@@ -324,14 +338,16 @@ def stability_table(over_units: UnitStability, over_items: Any, *, stable: float
     out = table[["cluster", "size", "members"]].copy()
     out["jaccard.units"] = table["estimate"]
     out["jaccard.items"] = means
+    if tested is not None:
+        out["p.items"] = tested
     unit, item = over_units.unit, over_units.partition.item
     words = {
-        (True, True): f"stable over {unit}s and over {item}s",
-        (True, False): f"stable over {unit}s, not over {item}s: it hangs on which {item}s are there",
-        (False, True): f"stable over {item}s, not over {unit}s: it hangs on which {unit}s were read",
-        (False, False): "stable over neither",
+        (True, True): f"recovered over {unit}s and over {item}s",
+        (True, False): f"recovered over {unit}s, not over {item}s: it hangs on which {item}s are there",
+        (False, True): f"recovered over {item}s, not over {unit}s: it hangs on which {unit}s were read",
+        (False, False): "recovered over neither",
     }
-    pairs = zip(table["estimate"] >= stable, means >= stable, strict=True)
+    pairs = zip(table["estimate"] >= limit, means >= limit, strict=True)
     out["finding"] = [words[bool(a), bool(b)] for a, b in pairs]
     return out
 
@@ -340,10 +356,12 @@ def partition_of(
     units: UnitFeatures, partition: Partition | None, k: int | None, method: str, metric: str
 ) -> Partition:
     """Return the partition of all units, made or checked."""
+    check_units(units)
     if partition is None:
         if k is None:
             raise DynstatError("S404", "no number of clusters", expected="k= or a partition")
         return hierarchical(units.features(), method, k=k, metric=metric)
+    check_partition(partition)
     if k is not None and k != partition.n_clusters:
         raise DynstatError("S404", "k is not that of the partition", found=k, expected=partition.n_clusters)
     if partition.items != units.items:
@@ -363,18 +381,9 @@ def resampled_features(
 
     Shape (replicates, items, columns).
     """
-    if replicates < 100:
-        raise DynstatError("S404", "too few replicates", found=replicates, expected="at least 100")
+    check_count("replicates", replicates, 100)
+    check_resampled(units)
     resampler = units.resampler()
-    sizes = np.bincount(resampler.stratum_of)
-    if sizes.max() < 2:
-        raise DynstatError(
-            "S403",
-            f"there is nothing to resample: one {units.unit}"
-            + (f" in every {units.stratum}" if sizes.size > 1 else ""),
-            found=f"{resampler.n_units} {units.unit}s",
-            expected="at least two in a stratum, ten or more for an honest answer",
-        )
     raw = replace(units, standardize=False)
     whole = raw.features()
     if paired:
@@ -404,7 +413,7 @@ def check_features(features: Features, k: int) -> None:
     n = len(features)
     if n < 3:
         raise DynstatError("S405", "too few items", found=n, expected="at least 3")
-    if not 2 <= k < n:
+    if not 2 <= check_k(k, n, features.item) < n:
         raise DynstatError(
             "S405",
             "that many clusters say nothing of pairs",

@@ -20,7 +20,17 @@ def as_generator(rng: Rng) -> tuple[np.random.Generator, int | None]:
     """
     if isinstance(rng, np.random.Generator):
         return rng, None
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if rng is None else int(rng)
+    if rng is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    elif isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0:
+        seed = int(rng)
+    else:
+        raise DynstatError(
+            "S404",
+            "rng is a numpy Generator or a seed",
+            found=repr(rng),
+            expected="a Generator, or an integer from 0",
+        )
     return np.random.default_rng(seed), seed
 
 

@@ -32,7 +32,7 @@ _PUBLIC: dict[str, str] = {
     "reopening": "cycles",
     "stationarity_test": "stationarity",
     "transition_distance": "distance",
-    "unit_codes": "sequences",
+    "unit_codes": "labels",
 }
 __all__ = [
     "ChainTest",
@@ -82,8 +82,9 @@ if TYPE_CHECKING:
     from .estimation import chain
     from .hazard_models import HazardModel, discrete_hazard
     from .homogeneity import homogeneity_test
+    from .labels import unit_codes
     from .order import order_test
-    from .sequences import Sequences, unit_codes
+    from .sequences import Sequences
     from .sojourns import Dwell, dwell
     from .spells import Spells, find_spells
     from .stationarity import stationarity_test

@@ -27,7 +27,7 @@ STATISTICS = ("Pearson", "G")
 
 @dataclass(frozen=True)
 class Measured:
-    """Statistics of many stacks of tables; the first axis counts replicates."""
+    """Statistics of many stacks of tables; the first axis counts draws."""
 
     g: Array
     pearson: Array
@@ -41,7 +41,7 @@ class Measured:
 
 
 def measure(tables: Iterable[Array]) -> Measured:
-    """Measure chunks of stacks, each of shape (replicates, layers, rows, K)."""
+    """Measure chunks of stacks, each of shape (draws, layers, rows, K)."""
     parts = []
     for chunk in tables:
         s = statistics(chunk)
@@ -50,10 +50,10 @@ def measure(tables: Iterable[Array]) -> Measured:
     return Measured(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
 
-def chunks(replicates: int, cells: int) -> list[slice]:
-    """Return slices that cut `replicates` stacks of `cells` cells into parts that fit the memory."""
+def chunks(number: int, cells: int) -> list[slice]:
+    """Return slices that cut `number` stacks of `cells` cells into parts that fit the memory."""
     step = max(1, CELLS // max(cells, 1))
-    return [slice(i, min(i + step, replicates)) for i in range(0, replicates, step)]
+    return [slice(i, min(i + step, number)) for i in range(0, number, step)]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,15 @@ class NullTables:
     keeps: bool = False
 
 
-def check_options(statistic: str, null: str, nulls: tuple[str, ...], replicates: int, bootstrap: int) -> None:
+def check_options(
+    statistic: str, null: str, nulls: tuple[str, ...], permutations: int, replicates: int
+) -> None:
     """Raise S404 for options that no test of chains takes."""
     if statistic not in STATISTICS:
         raise DynstatError("S404", "unknown statistic", found=statistic, expected=" | ".join(STATISTICS))
     if null not in nulls:
         raise DynstatError("S404", "unknown null", found=null, expected=" | ".join(nulls))
-    for name, value in (("replicates", replicates), ("bootstrap", bootstrap)):
+    for name, value in (("permutations", permutations), ("replicates", replicates)):
         if value < 99:
             raise DynstatError("S404", f"too few {name}", found=value, expected="at least 99")
 
@@ -137,7 +139,7 @@ def assess(
     states: tuple[str, ...],
     unit: str,
     n: Mapping[str, int],
-    bootstrap: int,
+    replicates: int,
     level: float,
     rng: np.random.Generator,
     seed: int | None,
@@ -180,7 +182,7 @@ def assess(
             DynstatWarning,
             stacklevel=3,
         )
-    boot = _bootstrap(unit_tables, resampler, bootstrap, rng)
+    boot = _bootstrap(unit_tables, resampler, replicates, rng)
     n = {**n, "units": resampler.n_units}
     common: dict[str, Any] = {"level": level, "unit": unit, "n": n, "seed": seed}
     effects = {
@@ -248,12 +250,12 @@ def assess(
 
 
 def _bootstrap(
-    unit_tables: Array, resampler: Resampler, bootstrap: int, rng: np.random.Generator
+    unit_tables: Array, resampler: Resampler, replicates: int, rng: np.random.Generator
 ) -> Measured:
     """Measure the sums of units drawn with replacement."""
     shape = unit_tables.shape[1:]
     flat = unit_tables.reshape(unit_tables.shape[0], -1)
-    parts = chunks(bootstrap, max(flat.shape))
+    parts = chunks(replicates, max(flat.shape))
     return measure(
         (resampler.weights(c.stop - c.start, rng).astype(np.float64) @ flat).reshape(-1, *shape)
         for c in parts

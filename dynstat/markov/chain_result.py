@@ -271,6 +271,12 @@ class MarkovChain:
             raise DynstatError("S404", "unknown kind of figure", found=kind, expected="graph | matrix")
         return (transition_graph if kind == "graph" else transition_matrix_map)(self, **options)
 
+    def alt_text(self, kind: str = "graph", **options: Any) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.chains import alt_text
+
+        return alt_text(self, kind, **options)
+
     def __str__(self) -> str:
         n = self.n
         percent = f"{100 * self.level:g} %"

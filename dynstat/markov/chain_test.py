@@ -39,7 +39,8 @@ class ChainTest:
     p_chi_square : mapping
         The textbook's p of both: right only where all transitions are independent given the state.
     null : mapping
-        name, replicates, exact (all arrangements were made), smallest_p (that could be reached), total.
+        name, replicates (draws made), exact (all arrangements were made), smallest_p (that could be
+        reached), total.
     rows : DataFrame
         A row a layer (the state left): what :meth:`tidy` shows below the overall row.
     tables : ndarray, shape (layers, rows, K)
@@ -128,7 +129,7 @@ class ChainTest:
                     "conf.low": v.low,
                     "conf.high": v.high,
                     "null": self.null["name"],
-                    "replicates": self.null["replicates"],
+                    "permutations": self.null["replicates"],
                     "exact": self.null["exact"],
                     "smallest.p": self.null["smallest_p"],
                     "unit": self.unit,
@@ -148,11 +149,17 @@ class ChainTest:
 
         return draw(self)
 
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.chain_tests import alt_text
+
+        return alt_text(self)
+
     def __str__(self) -> str:
         s, null, v = self.statistics, self.null, self._effects["cramers_v"]
         tv = self._effects["total_variation"]
         sign = "X-squared" if self.statistic == "Pearson" else "G"
-        how = "all arrangements" if null["exact"] else f"{null['replicates']} replicates"
+        how = "all arrangements" if null["exact"] else f"{null['replicates']} times"
         counts = ", ".join(f"{value} {key}" for key, value in self.n.items() if key != "units")
         table = self.rows.drop(columns=["g"]).rename(columns={"estimate": "TV"})
         percent = f"{100 * self.level:g} %"

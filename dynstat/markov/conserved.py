@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -122,11 +122,11 @@ class Motifs:
         """Return ``conserved``, ``conserved.<null>``, and enrichments of motifs that pass a null."""
         out = {"conserved": self.estimate}
         for name, side in self.against.items():
-            out[f"conserved.{name}"] = unit_interval(
+            out[f"conserved.{name}"] = number_conserved(
                 f"conserved.{name}",
-                float(side.conserved.sum()),
-                side.conserved_draws.sum(axis=1),
-                bounds=(0.0, float(self.possible)),
+                side.conserved,
+                side.conserved_draws,
+                self.possible,
                 null=beside_null(name, side),
                 **self._common,
             )
@@ -186,6 +186,12 @@ class Motifs:
 
         return motif_forest(self.tidy(), minimum=self.minimum, level=self.level, **options)
 
+    def alt_text(self, largest: int = 12) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.motif_forest import alt_text
+
+        return alt_text(self.tidy(), possible=self.possible, largest=largest)
+
     def __str__(self) -> str:
         e, size = self.estimate, self._common["n"]
         lines = [
@@ -215,6 +221,30 @@ class Motifs:
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
+
+
+def number_conserved(key: str, conserved: Flags, draws: Flags, possible: int, **rest: Any) -> Estimate:
+    """Return how many motifs are conserved, with its interval by unit.
+
+    Where neither the data nor any bootstrap sample has one, both limits are 0: a sample adds the noise of
+    drawing units to that of the data, so a motif near the bar would pass in some. The limits are of the
+    number that pass in data of this size, not of motifs too weak for it; `interval` says so.
+
+    Parameters
+    ----------
+    conserved : ndarray of bool, shape (motifs,)
+    draws : ndarray of bool, shape (B, motifs)
+    possible : int
+    **rest
+        As :func:`dynstat.inference.unit_interval.unit_interval`.
+    """
+    number = draws.sum(axis=1)
+    e = unit_interval(key, float(conserved.sum()), number, bounds=(0.0, float(possible)), **rest)
+    some = int(np.count_nonzero(number))
+    how = e.interval
+    if not some and not conserved.any():
+        how = f"{how}; no motif passes in any of {number.size} samples"
+    return replace(e, interval=how, diagnostics={**e.diagnostics, "samples_with_one": some})
 
 
 def beside_null(name: str, side: AgainstNull) -> dict[str, Any]:

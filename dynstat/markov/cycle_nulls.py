@@ -58,9 +58,7 @@ def p_against(observed: float, draws: Floats, alternative: str) -> float:
     return below if alternative == "less" else min(1.0, 2 * min(above, below))
 
 
-def null_beside(
-    table: pd.DataFrame, quantity: str, how: str, replicates: int, alternative: str
-) -> dict[str, Any]:
+def null_beside(table: pd.DataFrame, quantity: str, how: str, draws: int, alternative: str) -> dict[str, Any]:
     """Return what an estimate carries of its null."""
     row = table[(table["statistic"] == quantity) & (table["null"] == how)].iloc[0]
     words = {"within_runs": "order within runs permuted", "simulated": "runs simulated from fitted rates"}
@@ -69,7 +67,7 @@ def null_beside(
         "how": words[how],
         "p": float(row["p"]),
         "alternative": alternative,
-        "replicates": replicates,
+        "replicates": draws,
         "mean": float(row["mean"]),
         "sd": float(row["sd"]),
         "q025": float(row["q025"]),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate
 from ..inference.resample import Resampler, Rng, as_generator
+from ..inference.wording import p_equals
 from .competing import Incidence, incidence
 from .cycle_intervals import fates_at, interval
 from .cycle_nulls import QUANTITIES, SIDES, null_beside, null_rows
@@ -24,7 +25,7 @@ from .memoryless import (
     rearrange_within_runs,
     simulate_memoryless,
 )
-from .run_groups import RunGroups
+from .run_groups import ALL, RunGroups
 from .spells import Spells, find_spells
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ class Reopening:
     Attributes
     ----------
     spells : Spells
-    within : int
+    horizon : int
         h, in tokens.
     curve : DataFrame
-        A row a group ("" for all) and step: step, n.risk, reopened, end_of_text (counts at the step),
+        A row a group ("all" first) and step: step, n.risk, reopened, end_of_text (counts at the step),
         estimate (Aalen–Johansen incidence of reopening), conf.low, conf.high, ended (incidence of end of
         text), inside, kaplan.meier (one minus it), null.low, null.high (middle 95 % of the simulated chain
         without memory).
@@ -62,7 +63,7 @@ class Reopening:
     """
 
     spells: Spells
-    within: int
+    horizon: int
     curve: pd.DataFrame
     nulls: pd.DataFrame
     by: str | None
@@ -79,7 +80,7 @@ class Reopening:
             term, _, group = key.partition(".")
             rows.append(
                 {
-                    "group": group,
+                    "group": group or ALL,
                     "term": term,
                     "estimate": e.value,
                     "conf.low": e.low,
@@ -91,14 +92,14 @@ class Reopening:
         return pd.DataFrame(rows)
 
     def glance(self) -> pd.DataFrame:
-        """Return one row: state, within, spells, reopened, end_of_text, censored, left_open, runs, units."""
+        """Return one row: state, horizon, spells, reopened, end_of_text, censored, left_open, runs, units."""
         e = self._estimates["reopening"]
-        row = {"state": self.spells.state, "within": self.within, "spells": len(self.spells)}
+        row = {"state": self.spells.state, "horizon": self.horizon, "spells": len(self.spells)}
         return pd.DataFrame(
             [row | self.spells.counts() | {"runs": len(self.spells.runs), "units": e.n["units"]}]
         )
 
-    def plot(self, group: str = "") -> Figure:
+    def plot(self, group: str = ALL) -> Figure:
         """Draw the curve with its competitors, the memoryless null and the numbers at risk.
 
         Parameters
@@ -114,7 +115,7 @@ class Reopening:
 
         return reopening_curve(self, group)
 
-    def alt_text(self, group: str = "") -> str:
+    def alt_text(self, group: str = ALL) -> str:
         """Return in words and numbers what :meth:`plot` shows."""
         from ..plotting.cycles import alt_text
 
@@ -129,14 +130,14 @@ class Reopening:
         null = e.null or {}
         return "\n".join(
             [
-                f"Reopening of {self.spells.state} within {self.within} tokens",
+                f"Reopening of {self.spells.state} within {self.horizon} tokens",
                 str(self.spells),
                 "",
                 table.to_string(index=False, float_format=lambda v: f"{v:.4g}", na_rep=""),
                 "",
                 f"{100 * e.level:g} % {e.interval}",
                 f"{null.get('name')}: mean {null.get('mean', np.nan):.4g}, {null.get('alternative')} "
-                f"p = {null.get('p', np.nan):.3g} ({null.get('how')}, {null.get('replicates')} replicates)",
+                f"{p_equals(null.get('p', np.nan))} ({null.get('how')}, {null.get('replicates')} times)",
             ]
         )
 
@@ -150,7 +151,7 @@ def reopening(
     data: xr.Dataset | Sequences | Spells,
     codes: xr.DataArray | None = None,
     *,
-    within: int,
+    horizon: int,
     state: str | None = None,
     by: str | None = None,
     unit: str = "prompt",
@@ -158,7 +159,7 @@ def reopening(
     null: str = "within_runs",
     alternative: str = "two-sided",
     replicates: int = 999,
-    null_replicates: int = 999,
+    permutations: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.reopening@1",
@@ -183,7 +184,7 @@ def reopening(
     data : xarray.Dataset, Sequences or Spells
     codes : xarray.DataArray
         With a dataset, see :func:`dynstat.markov.find_spells`.
-    within : int
+    horizon : int
         h, in tokens, from 1.
     state : str, optional
         By default COLLAPSE, or what `codes` are named for.
@@ -197,8 +198,10 @@ def reopening(
         Which of the two gives the p of the estimates.
     alternative : {"two-sided", "greater", "less"}
         Of that p: greater for more reopening than without memory.
-    replicates, null_replicates : int
-        Of the bootstrap, and of each null; at least 99.
+    replicates : int
+        Bootstrap samples of the unit, at least 99.
+    permutations : int
+        Orders within runs drawn, and sets of runs simulated: the draws of each null, at least 99.
     level : float
     rng : Generator or int
 
@@ -221,17 +224,17 @@ def reopening(
     Origin dynstat: Paper 2 gives a share of 84 % and says neither what ends a cycle nor what censors one.
     Source: Aalen and Johansen 1978, Scand. J. Stat. 5: 141-150.
     """
-    _check(within, null, alternative, replicates, null_replicates)
+    _check(horizon, null, alternative, replicates, permutations)
     spells = data if isinstance(data, Spells) else find_spells(data, codes, state=state)
     generator, seed = as_generator(rng)
-    horizon = max(int(spells.duration.max()), within)
+    longest = max(int(spells.duration.max()), horizon)
     cells = RunGroups.of(spells, by, rates_by)
     resampler = Resampler.of(spells.codes(unit)[2])
     u = resampler.n_units
     if u < 2:
         raise DynstatError("S403", "one unit cannot be resampled", where=unit, expected="at least 2")
     cell = cells.of_run[spells.sequence]
-    per_unit = cells.count(spells, resampler, horizon)
+    per_unit = cells.count(spells, resampler, longest)
     everything = per_unit.sum(axis=0)
     flat = per_unit.reshape(u, -1).astype(np.float64)
     weights = resampler.weights(replicates, generator)
@@ -239,21 +242,21 @@ def reopening(
     boot = _collect(
         ((weights[i : i + block] @ flat).reshape(-1, *everything.shape) for i in range(0, replicates, block)),
         cells,
-        within,
+        horizon,
     )
     chain = fit_memoryless(spells, cells.rate_of_run, cells.rates)
     simulated = _collect(
         simulate_memoryless(
-            chain, spells, cells.rate_of_run, cells.of_run, cells.n, horizon, null_replicates, generator
+            chain, spells, cells.rate_of_run, cells.of_run, cells.n, longest, permutations, generator
         ),
         cells,
-        within,
+        horizon,
     )
     rearranged = _collect(
-        rearrange_within_runs(spells, cell, cells.n, horizon, null_replicates, generator), cells, within
+        rearrange_within_runs(spells, cell, cells.n, longest, permutations, generator), cells, horizon
     )
-    observed = _collect([everything[None]], cells, within)
-    without = _collect([everything[None] - per_unit], cells, within)
+    observed = _collect([everything[None]], cells, horizon)
+    without = _collect([everything[None] - per_unit], cells, horizon)
     found: dict[str, Estimate] = {}
     curves, nulls = [], []
     for group in cells.groups:
@@ -277,20 +280,20 @@ def reopening(
         )
         nulls.append(table)
         for q in QUANTITIES:
-            key = f"{q}.{group}" if group else q
+            key = q if group == ALL else f"{q}.{group}"
             # Order within runs cannot change how many stays reopen.
             how = "simulated" if q == "naive" else null
-            beside = null_beside(table, q, how, null_replicates, alternative)
-            fates = counted[:, :, [1, 2, 0]].sum(axis=1) if q == "naive" else fates_at(counted, within)
+            beside = null_beside(table, q, how, permutations, alternative)
+            fates = counted[:, :, [1, 2, 0]].sum(axis=1) if q == "naive" else fates_at(counted, horizon)
             kind = int(q == "end_of_text")
             span = (-1.0, 1.0) if q == "departure" else (0.0, 1.0)
             found[key] = interval(key, values[q], boot[group][q], left[q], fates, kind, common, beside, span)
         parts = {k: v[group] for k, v in (("observed", observed), ("boot", boot), ("simulated", simulated))}
         curves.append(_curve(group, **parts, left=left, counted=counted, common=common))
-    keys = [f"reopening.{g}" if g else "reopening" for g in cells.groups]
+    keys = ["reopening" if g == ALL else f"reopening.{g}" for g in cells.groups]
     if unknown := [k.partition(".")[2] or "all" for k in keys if not np.isfinite(found[k].value)]:
         warnings.warn(
-            f"the probability within {within} tokens is not known ({', '.join(unknown)}): no stay in "
+            f"the probability within {horizon} tokens is not known ({', '.join(unknown)}): no stay in "
             f"{spells.state} is on record for so long, and some had not ended (the longest: "
             f"{int(spells.duration.max())})",
             DynstatWarning,
@@ -298,7 +301,7 @@ def reopening(
         )
     return Reopening(
         spells,
-        within,
+        horizon,
         pd.concat(curves, ignore_index=True),
         pd.concat(nulls, ignore_index=True),
         by,
@@ -306,29 +309,28 @@ def reopening(
     )
 
 
-def _check(within: int, null: str, alternative: str, replicates: int, null_replicates: int) -> None:
-    if isinstance(within, bool) or not isinstance(within, int | np.integer) or within < 1:
-        raise DynstatError("S404", "within counts tokens", found=within, expected="a whole number from 1")
+def _check(horizon: int, null: str, alternative: str, replicates: int, permutations: int) -> None:
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
+        raise DynstatError("S404", "horizon counts tokens", found=horizon, expected="a whole number from 1")
     if null not in ("within_runs", "simulated"):
         raise DynstatError("S404", "unknown null", found=null, expected="within_runs | simulated")
     if alternative not in SIDES:
         raise DynstatError("S404", "unknown alternative", found=alternative, expected=" | ".join(SIDES))
-    if min(replicates, null_replicates) < 99:
-        raise DynstatError(
-            "S404", "too few replicates", found=min(replicates, null_replicates), expected="at least 99"
-        )
+    for name, count in (("replicates", replicates), ("permutations", permutations)):
+        if count < 99:
+            raise DynstatError("S404", f"too few {name}", found=count, expected="at least 99")
 
 
-def _collect(blocks: Iterable[NDArray[Any]], cells: RunGroups, within: int) -> dict[str, dict[str, Floats]]:
+def _collect(blocks: Iterable[NDArray[Any]], cells: RunGroups, horizon: int) -> dict[str, dict[str, Floats]]:
     """Return every quantity and the curves of every group, a row a replicate."""
     parts: dict[str, list[dict[str, Floats]]] = {g: [] for g in cells.groups}
     for counts in blocks:
         for g in cells.groups:
             merged = cells.by_rate(counts, g)
             curves: Incidence = incidence(merged.sum(axis=-3))
-            first, other, km = curves.at(within)
+            first, other, km = curves.at(horizon)
             with np.errstate(divide="ignore", invalid="ignore"):
-                departure = first - constant_incidence(merged, within)
+                departure = first - constant_incidence(merged, horizon)
             parts[g].append(
                 {
                     "reopening": first,

@@ -18,9 +18,10 @@ from ..inference.resample import Resampler, Rng, as_generator
 from ..inference.wording import p_equals
 from .assessing import amount, chunks, noise_free
 from .homogeneity import permuted_tables
+from .labels import label_codes
 from .permuting import NullDraws, arrange
 from .sequences import Sequences
-from .tabulation import label_codes, stretches, tabulate
+from .tabulation import stretches, tabulate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +88,7 @@ class TransitionDistances:
                     "p.value": null["p"],
                     "null.mean": null["mean"],
                     "null.q95": null["q95"],
-                    "replicates": null["replicates"],
+                    "permutations": null["replicates"],
                     "unit": self.unit,
                     **e.n,
                 }
@@ -105,6 +106,12 @@ class TransitionDistances:
 
         return draw(self)
 
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.chain_tests import alt_text
+
+        return alt_text(self)
+
     def __str__(self) -> str:
         e, null = self.largest, self.largest.null or {}
         return "\n".join(
@@ -113,8 +120,9 @@ class TransitionDistances:
                 "",
                 self.distances.to_string(float_format=lambda v: f"{v:.3f}"),
                 "",
-                f"largest: {e.value:.3f} [{e.low:.3f}, {e.high:.3f}] ({e.diagnostics['pair']}; "
-                f"{e.interval}); with its noise {e.diagnostics['plain']:.3f}",
+                f"largest of {len(self._pairs)}, the noise of picking it taken off too: {e.value:.3f} "
+                f"[{e.low:.3f}, {e.high:.3f}] ({e.diagnostics['pair']}; {e.interval}); with its noise "
+                f"{e.diagnostics['plain']:.3f}",
                 f"null, {null['name']}: mean {null['mean']:.3f}, 95 % below {null['q95']:.3f}, "
                 f"{p_equals(null['p'])} ({null['replicates']} permutations)",
             ]
@@ -131,8 +139,8 @@ def transition_distance(
     by: str = "model",
     *,
     unit: str = "prompt",
+    permutations: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.distance@1",
@@ -155,7 +163,10 @@ def transition_distance(
         Column of labels whose levels are compared: the model.
     unit : str
         Column of labels: what is resampled, and within which labels are exchanged.
-    replicates, bootstrap : int
+    permutations : int
+        Of the labels, for the nulls, at least 99. Where there are no more arrangements, all are made.
+    replicates : int
+        Bootstrap samples of units, at least 99.
     level : float
     rng : Generator or int
 
@@ -169,13 +180,13 @@ def transition_distance(
         S407 unknown columns, or groups without common units; S403 one group, or fewer than two common units;
         S404 options; S406 no transition, or two groups that leave no state in common.
     """
-    for name, value in (("replicates", replicates), ("bootstrap", bootstrap)):
+    for name, value in (("permutations", permutations), ("replicates", replicates)):
         if value < 99:
             raise DynstatError("S404", f"too few {name}", found=value, expected="at least 99")
     generator, seed = as_generator(rng)
     parts = stretches(sequences)
-    group, groups = label_codes(sequences, by, what="by")
-    of, units = label_codes(sequences, unit, what="unit")
+    group, groups = label_codes(sequences, by)
+    of, units = label_codes(sequences, unit)
     if len(groups) < 2:
         raise DynstatError(
             "S403", "one group alone", where=by, found=groups[0], expected="at least two groups"
@@ -201,7 +212,7 @@ def transition_distance(
         tables,
         present,
         np.arange(len(units)),
-        replicates,
+        permutations,
         generator,
         f"labels of {by} permuted within {unit}",
     )
@@ -209,11 +220,11 @@ def transition_distance(
         [pair_distances(np.moveaxis(t, 2, 1), first, second).max(axis=1) for t in omnibus.tables]
     )
     pair_null = [
-        _exchanged(counts[:, [a, b]], present[:, [a, b]], replicates, generator)
+        _exchanged(counts[:, [a, b]], present[:, [a, b]], permutations, generator)
         for a, b in zip(first, second, strict=True)
     ]
     resampler = Resampler(of, units, np.zeros(len(units), dtype=np.intp))
-    drawn = _bootstrap(counts, first, second, resampler, bootstrap, generator)
+    drawn = _bootstrap(counts, first, second, resampler, replicates, generator)
     pair_means = np.array([np.mean(d**2) for d, _ in pair_null])
     values, boot, noise = noise_free(observed**2, drawn**2, pair_means, len(units))
     top_value, top_boot, top_noise = noise_free(
@@ -295,12 +306,12 @@ def pair_distances(counts: Array, first: NDArray[np.intp], second: NDArray[np.in
 
 
 def _exchanged(
-    counts: Array, present: NDArray[np.bool_], replicates: int, rng: np.random.Generator
+    counts: Array, present: NDArray[np.bool_], permutations: int, rng: np.random.Generator
 ) -> tuple[Array, bool]:
     """Return distances of one pair with labels exchanged unit by unit; counts: (units, 2, K, K)."""
     k = counts.shape[-1]
     at, label = np.nonzero(present)
-    ways = arrange(label, at, replicates, rng)
+    ways = arrange(label, at, permutations, rng)
     flat = counts[at, label].reshape(at.size, k * k)
     one = (ways.labels == 0).astype(np.float64) @ flat
     both = np.stack([one, flat.sum(axis=0) - one], axis=1).reshape(-1, 2, k, k)
@@ -312,12 +323,12 @@ def _bootstrap(
     first: NDArray[np.intp],
     second: NDArray[np.intp],
     resampler: Resampler,
-    bootstrap: int,
+    replicates: int,
     rng: np.random.Generator,
 ) -> Array:
     flat = counts.reshape(counts.shape[0], -1)
-    weights = resampler.weights(bootstrap, rng).astype(np.float64)
-    parts = chunks(bootstrap, first.size * counts.shape[-1] ** 2)
+    weights = resampler.weights(replicates, rng).astype(np.float64)
+    parts = chunks(replicates, first.size * counts.shape[-1] ** 2)
     return np.concatenate(
         [pair_distances((weights[c] @ flat).reshape(-1, *counts.shape[1:]), first, second) for c in parts]
     )

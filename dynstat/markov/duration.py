@@ -13,11 +13,13 @@ from ..errors import DynstatError
 from ..inference.estimate import Estimate
 from ..inference.resample import Resampler, Rng, as_generator, monte_carlo_p
 from ..inference.unit_interval import unit_interval
+from ..inference.wording import p_equals
 from .competing import incidence
 from .cycle_intervals import interval
+from .cycle_nulls import p_against
 from .memoryless import duration_scores, duration_slope, rearrange_within_runs
-from .run_groups import RunGroups
-from .spells import Spells, find_spells
+from .run_groups import ALL, RunGroups
+from .spells import REOPENED, Spells, find_spells
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -91,8 +93,8 @@ class DurationDependence:
                 "",
                 f"slope {e.value:.3f} [{e.low:.3f}, {e.high:.3f}] log odds a doubling "
                 f"(odds ratio {np.exp(e.value):.3f}); {e.interval}",
-                f"{null['name']}: p = {null['p']:.3g}, any shape p = {self.omnibus:.3g} "
-                f"({null['how']}, {null['replicates']} replicates)",
+                f"{null['name']}: mean slope {null['mean']:.3f}, {p_equals(null['p'])}, any shape "
+                f"{p_equals(self.omnibus)} ({null['how']}, {null['replicates']} times)",
             ]
         )
 
@@ -111,7 +113,7 @@ def duration_dependence(
     unit: str = "prompt",
     alternative: str = "two-sided",
     replicates: int = 999,
-    null_replicates: int = 999,
+    permutations: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.duration_dependence@1",
@@ -134,8 +136,10 @@ def duration_dependence(
         Whose bootstrap gives the interval.
     alternative : {"two-sided", "greater", "less"}
         Greater: leaving becomes likelier with duration.
-    replicates, null_replicates : int
-        At least 99.
+    replicates : int
+        Bootstrap samples of the unit, at least 99.
+    permutations : int
+        Orders within runs drawn, at least 99.
     level : float
     rng : Generator or int
 
@@ -146,12 +150,12 @@ def duration_dependence(
     Raises
     ------
     DynstatError
-        S404 arguments; S406 no stay with a known start; S407 unknown state or label; S403 one unit.
+        S404 arguments; S406 no stay with a known start, or none that was left; S407 unknown state or label;
+        S403 one unit.
     """
-    if min(replicates, null_replicates) < 99:
-        raise DynstatError(
-            "S404", "too few replicates", found=min(replicates, null_replicates), expected="at least 99"
-        )
+    for name, count in (("replicates", replicates), ("permutations", permutations)):
+        if count < 99:
+            raise DynstatError("S404", f"too few {name}", found=count, expected="at least 99")
     if alternative not in ("two-sided", "greater", "less"):
         raise DynstatError(
             "S404", "unknown alternative", found=alternative, expected="two-sided | greater | less"
@@ -165,21 +169,27 @@ def duration_dependence(
         raise DynstatError("S403", "one unit cannot be resampled", where=unit, expected="at least 2")
     per_unit = groups.count(spells, resampler, horizon)
     u = resampler.n_units
-    observed = groups.by_rate(per_unit.sum(axis=0), "")
+    if not spells.duration.any() or not (spells.event == REOPENED).any():
+        raise DynstatError(
+            "S406",
+            f"no stay in {spells.state} was left, so leaving cannot depend on duration",
+            found=str(spells),
+        )
+    observed = groups.by_rate(per_unit.sum(axis=0), ALL)
     flat = per_unit.reshape(u, -1).astype(np.float64)
     weights = resampler.weights(replicates, generator)
     slopes, hazards = [], []
     block = max(1, 4_000_000 // flat.shape[1])
     for i in range(0, replicates, block):
-        drawn = groups.by_rate((weights[i : i + block] @ flat).reshape(-1, groups.n, horizon + 2, 3), "")
+        drawn = groups.by_rate((weights[i : i + block] @ flat).reshape(-1, groups.n, horizon + 2, 3), ALL)
         slopes.append(duration_slope(drawn))
         hazards.append(_hazard(drawn))
     boot = np.concatenate(hazards)
     null_slopes, null_z, null_any, null_hazard = [], [], [], []
     cell = groups.of_run[spells.sequence]
     pooled = _pool_at(observed)
-    for counts in rearrange_within_runs(spells, cell, groups.n, horizon, null_replicates, generator):
-        merged = groups.by_rate(counts, "")
+    for counts in rearrange_within_runs(spells, cell, groups.n, horizon, permutations, generator):
+        merged = groups.by_rate(counts, ALL)
         score = duration_scores(merged, pooled)
         null_slopes.append(duration_slope(merged))
         null_z.append(score.slope)
@@ -187,15 +197,14 @@ def duration_dependence(
         null_hazard.append(_hazard(merged))
     score = duration_scores(observed, pooled)
     z, null = float(score.slope), np.concatenate(null_z)
-    above, below = monte_carlo_p(z - 1e-12, null), monte_carlo_p(-z - 1e-12, -null)
-    p = {"greater": above, "less": below}.get(alternative, min(1.0, 2 * min(above, below)))
+    p = p_against(z, null, alternative)
     slope_draws = np.concatenate(null_slopes)
     beside = {
         "name": "memoryless two-state chain",
         "how": "order within runs permuted",
         "p": p,
         "alternative": alternative,
-        "replicates": null_replicates,
+        "replicates": permutations,
         "mean": float(np.nanmean(slope_draws)) if np.isfinite(slope_draws).any() else float("nan"),
         "sd": float(np.nanstd(slope_draws, ddof=1)) if np.isfinite(slope_draws).any() else float("nan"),
         "z": z,

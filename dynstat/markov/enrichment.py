@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from ..errors import DynstatError, DynstatWarning
 from ..inference.adjusted import false_discovery
 from ..inference.resample import Rng, as_generator
-from ..inference.unit_interval import unit_interval
-from .conserved import AgainstNull, Motifs, beside_null
+from .conserved import AgainstNull, Motifs, beside_null, number_conserved
+from .labels import label_codes, unit_codes
 from .ngrams import Alphabet, count_ngrams
-from .sequences import Sequences, unit_codes
-from .surrogates import NULLS, aligned, label_codes, null_sequences
+from .sequences import Sequences
+from .surrogates import NULLS, aligned, null_sequences
 
 Floats = NDArray[np.float64]
 
@@ -25,15 +25,15 @@ def motifs(
     sequences: Sequences,
     n: int = 3,
     *,
-    group: str | None = "model",
+    by: str | None = "model",
     unit: str = "prompt",
     nulls: Sequence[str] = ("markov", "depth"),
     minimum: float = 1.2,
     fdr: float = 0.05,
     scale: str = "count",
     within: str | None = None,
-    replicates: int = 1999,
-    bootstrap: int = 499,
+    surrogates: int = 1999,
+    replicates: int = 499,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.motifs@1",
@@ -54,7 +54,7 @@ def motifs(
     sequences : Sequences
     n : int
         2 to 5.
-    group : str or None
+    by : str or None
         Column of the labels; None takes all sequences as one group.
     unit : str
         Column of the labels: what is drawn by the bootstrap, and what may have a chain of its own.
@@ -65,10 +65,10 @@ def motifs(
         more or fewer n-grams in all; shares do not see that.
     within : str, optional
         See :func:`dynstat.markov.null_sequences`.
+    surrogates : int
+        Of each null, at least 99. With fewer than (possible motifs)/`fdr` a single motif cannot pass.
     replicates : int
-        Surrogates a null, at least 99. With fewer than (possible motifs)/`fdr` a single motif cannot pass.
-    bootstrap : int
-        Bootstrap samples of units, for the intervals.
+        Bootstrap samples of units for the intervals, at least 19.
     level : float
     rng : Generator or int
     method : str
@@ -86,14 +86,16 @@ def motifs(
     Notes
     -----
     The interval of the number of conserved motifs draws units anew and keeps each surrogate's distribution,
-    moved and stretched to the units drawn.
+    moved and stretched to the units drawn. It is of the number that pass in data of this size. Where no
+    sample has one it is 0 to 0: a sample is noisier than the data, so a motif near the bar would pass in
+    some. A motif that no unit shows in some group cannot be drawn; its enrichment has a limit of its own.
     """
     checks = (
         ("n", n, 2 <= n <= 5 and n == int(n), "2 to 5"),
         ("scale", scale, scale in ("count", "share"), "count | share"),
         ("nulls", nulls, bool(nulls) and set(nulls) <= set(NULLS), " | ".join(NULLS)),
-        ("replicates", replicates, replicates >= 99, "at least 99"),
-        ("bootstrap", bootstrap, bootstrap >= 19, "at least 19"),
+        ("surrogates", surrogates, surrogates >= 99, "at least 99"),
+        ("replicates", replicates, replicates >= 19, "at least 19"),
         ("minimum", minimum, minimum > 0, "above 0"),
         ("fdr", fdr, 0 < fdr < 1, "between 0 and 1"),
     )
@@ -105,7 +107,7 @@ def motifs(
     if np.unique(codes[codes >= 0]).size < 2:
         raise DynstatError("S406", "the sequences hold one state only", found=", ".join(sequences.states))
     alphabet = Alphabet.of(codes, k, n)
-    of_group, groups = label_codes(sequences, group)
+    of_group, groups = label_codes(sequences, by)
     resampler = unit_codes(sequences, unit)
     # Cells in order of groups, so that groups are slices.
     pair, cell = np.unique(of_group * resampler.n_units + resampler.units, return_inverse=True)
@@ -125,18 +127,16 @@ def motifs(
         _warn("one group only: that a motif is conserved in every group says no more than in this one")
     if bare := [g for g, t in zip(groups, totals[:, -1], strict=True) if not t]:
         _warn(f"groups without any {n}-gram, in which nothing can be conserved: {', '.join(bare)}")
-    if (replicates + 1) * fdr < alphabet.possible:
+    if (surrogates + 1) * fdr < alphabet.possible:
         _warn(
-            f"{replicates} surrogates cannot show a single motif out of {alphabet.possible} at FDR {fdr:g}; "
+            f"{surrogates} surrogates cannot show a single motif out of {alphabet.possible} at FDR {fdr:g}; "
             f"at least {int(np.ceil(alphabet.possible / fdr)) - 1} are needed"
         )
     generator, seed = as_generator(rng)
-    weights = resampler.weights(bootstrap, generator)[:, cell_unit].astype(np.float64)
+    weights = resampler.weights(replicates, generator)[:, cell_unit].astype(np.float64)
     against = {}
     for null in dict.fromkeys(nulls):
-        drawn = null_sequences(
-            sequences, null, replicates, group=group, unit=unit, within=within, rng=generator
-        )
+        drawn = null_sequences(sequences, null, surrogates, by=by, unit=unit, within=within, rng=generator)
         tally = _Tally(alphabet, cell, pair.size, starts)
         for block in drawn:
             tally.add(block)
@@ -151,14 +151,12 @@ def motifs(
         "n": {"sequences": len(sequences), "units": resampler.n_units, "groups": len(groups)},
         "seed": seed,
         "target": "panel",
-        "diagnostics": {"surrogates": replicates, "possible": alphabet.possible, "scale": scale},
+        "diagnostics": {"surrogates": surrogates, "possible": alphabet.possible, "scale": scale},
     }
     every = np.all([s.conserved for s in against.values()], axis=0)
-    draws = np.all([s.conserved_draws for s in against.values()], axis=0).sum(axis=1)
+    draws = np.all([s.conserved_draws for s in against.values()], axis=0)
     worst = max((beside_null(name, s) for name, s in against.items()), key=lambda b: float(b["p"]))
-    estimate = unit_interval(
-        "conserved", float(every.sum()), draws, bounds=(0.0, float(alphabet.possible)), null=worst, **common
-    )
+    estimate = number_conserved("conserved", every, draws, alphabet.possible, null=worst, **common)
     return Motifs(
         tuple(groups),
         names,

@@ -14,7 +14,8 @@ from ..inference.resample import Resampler, Rng, as_generator
 from . import derived
 from .chain_result import MarkovChain
 from .counts import count_transitions
-from .sequences import Sequences, unit_codes
+from .labels import unit_codes
+from .sequences import Sequences
 
 Interval = Literal["bootstrap", "dirichlet", "sandwich"]
 

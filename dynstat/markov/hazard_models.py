@@ -18,6 +18,7 @@ from .spells import Spells, find_spells
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
     from .sequences import Sequences
 
@@ -101,9 +102,29 @@ class HazardModel:
         row = {"outcome": self.outcome, "link": self.link, **self.n}
         return pd.DataFrame([row | {"df": self.df, "deviance": self.deviance}])
 
+    def plot(self) -> Figure:
+        """Draw the ratios of all terms but the intercept, with their intervals.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from ..plotting.cycles import hazard_ratios
+
+        return hazard_ratios(self)
+
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        rows = self.tidy().itertuples()
+        terms = [f"{r[1]} {r[2]:.2f} ({r[7]:.2f} to {r[8]:.2f})" for r in rows if r[1] != "Intercept"]
+        return f"Forest plot of {self._ratio} for {self.outcome}: {'; '.join(terms)}."
+
+    @property
+    def _ratio(self) -> str:
+        return "odds ratios" if self.link == "logit" else "hazard ratios"
+
     def __str__(self) -> str:
         n = self.n
-        what = "odds ratios" if self.link == "logit" else "hazard ratios"
         return "\n".join(
             [
                 f"Discrete hazard of {self.outcome} ({self.link}): {self.formula}",
@@ -112,8 +133,8 @@ class HazardModel:
                 "",
                 self.tidy().to_string(index=False, float_format=lambda v: f"{v:.4g}"),
                 "",
-                f"{what} with {100 * self.level:g} % intervals; Mancl-DeRouen sandwich of {self.unit}, "
-                f"t({self.df:g})",
+                f"{self._ratio} with {100 * self.level:g} % intervals; Mancl-DeRouen sandwich of "
+                f"{self.unit}, t({self.df:g})",
             ]
         )
 

@@ -11,10 +11,11 @@ from ..errors import DynstatError
 from ..inference.resample import Resampler, Rng, as_generator
 from .assessing import NullTables, assess, check_options, chunks
 from .chain_test import ChainTest
+from .labels import label_codes
 from .null_chains import draw_chain
 from .permuting import arrange, group_tables
 from .sequences import Sequences
-from .tabulation import Stretches, label_codes, stretches, tabulate
+from .tabulation import Stretches, stretches, tabulate
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -32,8 +33,8 @@ def homogeneity_test(
     permute: str | None = None,
     statistic: str = "Pearson",
     null: str = "permutation",
+    permutations: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.homogeneity@1",
@@ -68,10 +69,11 @@ def homogeneity_test(
     null : {"permutation", "simulation"}
         "simulation": sequences of the same lengths and starts drawn from the one chain fitted to all (a level
         of `within`); it takes sequences as independent and of one chain.
+    permutations : int
+        Draws of the null, permuted or simulated. Where there are no more arrangements than
+        this, all are made and p is exact; at least 99.
     replicates : int
-        Of the null. Where there are no more arrangements than this, all are made and p is exact.
-    bootstrap : int
-        Replicates of the bootstrap of units for the intervals of effects.
+        Bootstrap samples of units for the intervals of effects, at least 99.
     level : float
     rng : Generator or int
 
@@ -85,12 +87,12 @@ def homogeneity_test(
         S407 for an unknown column, missing labels, or a label of the prompt that varies within one; S403 for
         one group or a group of one unit; S404 options; S406 no transition, or nothing that could differ.
     """
-    check_options(statistic, null, ("permutation", "simulation"), replicates, bootstrap)
+    check_options(statistic, null, ("permutation", "simulation"), permutations, replicates)
     generator, seed = as_generator(rng)
     parts = stretches(sequences)
-    group, groups = label_codes(sequences, by, what="by")
-    of, units = label_codes(sequences, unit, what="unit")
-    stratum, strata = label_codes(sequences, within, what="within") if within else (np.zeros_like(of), ("",))
+    group, groups = label_codes(sequences, by)
+    of, units = label_codes(sequences, unit)
+    stratum, strata = label_codes(sequences, within)
     whole = _permuted_whole(group, groups, of, units, by, unit, permute)
     if len(groups) < 2:
         raise DynstatError(
@@ -118,9 +120,11 @@ def homogeneity_test(
             if whole
             else f"labels of {by} permuted within {unit}"
         )
-        nulls = permuted_tables(tables, present, blocks, replicates, generator, name)
+        nulls = permuted_tables(tables, present, blocks, permutations, generator, name)
     else:
-        nulls = simulated_tables(parts, tables, stratum[s], group[s][:, None], replicates, generator, within)
+        nulls = simulated_tables(
+            parts, tables, stratum[s], group[s][:, None], permutations, generator, within
+        )
     resampler = Resampler(
         of,
         units,
@@ -139,7 +143,7 @@ def homogeneity_test(
         states=sequences.states,
         unit=unit,
         n={"sequences": len(sequences), "transitions": int(tables.sum()), "groups": g},
-        bootstrap=bootstrap,
+        replicates=replicates,
         level=level,
         rng=generator,
         seed=seed,
@@ -155,7 +159,7 @@ def permuted_tables(
     tables: Array,
     present: NDArray[np.bool_],
     blocks: Codes,
-    replicates: int,
+    permutations: int,
     rng: np.random.Generator,
     name: str,
 ) -> NullTables:
@@ -171,7 +175,7 @@ def permuted_tables(
     _, layers, groups, k = tables.shape
     at, label = np.nonzero(present)
     counts = tables[at, :, label].reshape(at.size, layers * k)
-    ways = arrange(label, blocks[at], replicates, rng)
+    ways = arrange(label, blocks[at], permutations, rng)
     b = ways.labels.shape[0]
 
     def made() -> Iterator[Array]:
@@ -187,7 +191,7 @@ def simulated_tables(
     tables: Array,
     stratum: Codes,
     group: Codes,
-    replicates: int,
+    simulations: int,
     rng: np.random.Generator,
     within: str | None,
 ) -> NullTables:
@@ -198,7 +202,7 @@ def simulated_tables(
     n = parts.sequence.size
 
     def made() -> Iterator[Array]:
-        for c in chunks(replicates, max(layers * groups * k, parts.codes.size * k)):
+        for c in chunks(simulations, max(layers * groups * k, parts.codes.size * k)):
             b = c.stop - c.start
             drawn = draw_chain(
                 matrices[np.tile(stratum, b)],

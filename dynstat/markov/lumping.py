@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def lumpability_null(
-    unit_counts: ArrayLike, groups: Sequence[int], *, replicates: int = 999, rng: Rng = 0
+    unit_counts: ArrayLike, groups: Sequence[int], *, simulations: int = 999, rng: Rng = 0
 ) -> dict[str, Any]:
     """Return the null of the lumpability distance: states of a group go to groups with equal chance.
 
@@ -30,7 +30,7 @@ def lumpability_null(
     unit_counts : array_like, shape (units, K, K)
     groups : sequence of int
         Group of every state, shape (K,).
-    replicates : int
+    simulations : int
     rng : Generator or int
 
     Returns
@@ -52,21 +52,21 @@ def lumpability_null(
     leaving = to.sum(axis=1)
     whole = (member.T @ to)[code]
     effective = np.nan_to_num(effective_trials(x).n.min(axis=1))
-    drawn = np.zeros((replicates, len(code), labels.size))
+    drawn = np.zeros((simulations, len(code), labels.size))
     for i in np.flatnonzero(leaving):
         trials = max(1, round(float(effective[i])))
-        shares = generator.multinomial(trials, whole[i] / whole[i].sum(), size=replicates) / trials
+        shares = generator.multinomial(trials, whole[i] / whole[i].sum(), size=simulations) / trials
         drawn[:, i] = leaving[i] * shares
     # A table of transitions into groups serves as one into their first members.
     first = np.array([np.flatnonzero(code == g)[0] for g in range(labels.size)])
-    table = np.zeros((replicates, len(code), len(code)))
+    table = np.zeros((simulations, len(code), len(code)))
     table[:, :, first] = drawn
     null = lumpability(table, list(groups))
     observed = float(lumpability(counts, list(groups)))
     return {
         "name": "states of a group draw from its pooled probabilities, as often as units allow",
         "p": monte_carlo_p(observed, null),
-        "replicates": replicates,
+        "replicates": simulations,
         "mean": float(null.mean()),
         "q95": float(np.quantile(null, 0.95, method="higher")),
         "seed": seed,

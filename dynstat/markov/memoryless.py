@@ -72,7 +72,7 @@ def simulate_memoryless(
     cell: NDArray[np.intp],
     cells: int,
     horizon: int,
-    replicates: int,
+    simulations: int,
     generator: np.random.Generator,
 ) -> Iterator[Ints]:
     """Simulate runs with the observed first states and the observed limits of length.
@@ -91,7 +91,7 @@ def simulate_memoryless(
     move = np.stack([chain.enter[of], chain.leave[of]]).astype(np.float32)
     stop = move + np.stack([chain.end_outside[of], chain.end_inside[of]]).astype(np.float32)
     width = (horizon + 2) * 3
-    for size in _blocks(replicates, runs):
+    for size in _blocks(simulations, runs):
         keys = _simulate_block(begin[order], spells.limit[order], move, stop, size, horizon, generator)
         rep, run, duration, event = keys
         flat = (rep * cells + cell[order][run]) * width + duration * 3 + event
@@ -148,7 +148,7 @@ def rearrange_within_runs(
     cell: NDArray[np.intp],
     cells: int,
     horizon: int,
-    replicates: int,
+    permutations: int,
     generator: np.random.Generator,
 ) -> Iterator[Ints]:
     """Rearrange stay or leave over the steps inside, run by run: memoryless with rates of every run's own.
@@ -184,7 +184,7 @@ def rearrange_within_runs(
     cut_cells = np.zeros(len(spells.runs), dtype=np.intp)
     cut_cells[spells.sequence] = cell
     lonely[:, 0, 0] = np.bincount(cut_cells[stepless], minlength=cells)
-    for size in _blocks(replicates, run.size):
+    for size in _blocks(permutations, run.size):
         out = np.empty((size, cells, horizon + 2, 3), dtype=np.int64)
         for b in range(size):
             key = run + np.where(fixed, 0.75, 0.5 * generator.random(run.size))
@@ -281,7 +281,7 @@ def duration_slope(counts: Ints | Floats, iterations: int = 30) -> Floats:
             step = np.clip(step, -2.0, 2.0)
             a = a + np.clip((ga - hab * step[..., None]) * inverse, -4.0, 4.0)
             b = b + step
-            if np.nanmax(np.abs(step), initial=0.0) < 1e-12:
+            if np.nan_to_num(np.abs(step)).max(initial=0.0) < 1e-12:
                 break
     return np.where(np.abs(b) < 20, b, np.nan)
 
@@ -323,10 +323,10 @@ def _carried(inside: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.where((before >= 0) & (place <= last), out, -1).astype(np.int8)
 
 
-def _blocks(replicates: int, cells: int) -> Iterator[int]:
-    size = max(1, min(replicates, _BLOCK // max(cells, 1)))
+def _blocks(number: int, cells: int) -> Iterator[int]:
+    size = max(1, min(number, _BLOCK // max(cells, 1)))
     done = 0
-    while done < replicates:
-        now = min(size, replicates - done)
+    while done < number:
+        now = min(size, number - done)
         yield now
         done += now

@@ -60,7 +60,7 @@ def chain_of_states(
     interval: str,
     replicates: int,
     lag: int,
-    stays: int,
+    surrogates: int,
     level: float,
     **options: Any,
 ) -> dict[str, Estimate]:
@@ -72,7 +72,7 @@ def chain_of_states(
     outcome : None
         The states are named by options.
     seed : int
-    unit, interval, replicates, lag, stays, level, **options
+    unit, interval, replicates, lag, surrogates, level, **options
         As the registry lists them.
 
     Returns
@@ -102,9 +102,9 @@ def chain_of_states(
     wanted += [f"transition.{a}.{b}" for a in sequences.states for b in sequences.states]
     # What a version returns is fixed: later quantities of the chain are not among it.
     out = {key: for_plan(made[key], key, CHAIN) for key in (*wanted, *OF_CHAIN) if key in made}
-    if stays:
+    if surrogates:
         by_state = dwell(
-            sequences, unit=unit, replicates=stays, bootstrap=max(replicates, 19), level=level, rng=seed
+            sequences, unit=unit, surrogates=surrogates, replicates=max(replicates, 19), level=level, rng=seed
         ).estimates()
         for s in sequences.states:
             if f"mean.{s}" in by_state:

@@ -12,9 +12,10 @@ from ..inference.resample import Resampler, Rng, as_generator
 from .assessing import NullTables, assess, check_options, chunks
 from .chain_test import ChainTest
 from .homogeneity import layer_names, transition_matrices
+from .labels import label_codes
 from .null_chains import draw_chain, shuffle_states, shuffle_transitions
 from .sequences import Sequences
-from .tabulation import Stretches, label_codes, stretches, tabulate
+from .tabulation import Stretches, stretches, tabulate
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -28,8 +29,8 @@ def order_test(
     within: str | None = None,
     statistic: str = "Pearson",
     null: str = "permutation",
+    permutations: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.order@1",
@@ -60,7 +61,10 @@ def order_test(
     null : {"permutation", "simulation"}
         "simulation": sequences of the same lengths and starts drawn from the one chain of this order fitted
         to all (a level of `within`).
-    replicates, bootstrap : int
+    permutations : int
+        Draws of the null, sequences shuffled or simulated; at least 99.
+    replicates : int
+        Bootstrap samples of units for the intervals of effects, at least 99.
     level : float
     rng : Generator or int
 
@@ -73,15 +77,15 @@ def order_test(
     DynstatError
         S404 options; S406 sequences too short; S403 fewer than two units; S407 unknown columns.
     """
-    check_options(statistic, null, ("permutation", "simulation"), replicates, bootstrap)
+    check_options(statistic, null, ("permutation", "simulation"), permutations, replicates)
     if order not in (0, 1):
         raise DynstatError(
             "S404", "order of the null", found=order, expected="0 (against 1) or 1 (against 2)"
         )
     generator, seed = as_generator(rng)
     parts = stretches(sequences, order)
-    of, units = label_codes(sequences, unit, what="unit")
-    stratum, strata = label_codes(sequences, within, what="within") if within else (np.zeros_like(of), ("",))
+    of, units = label_codes(sequences, unit)
+    stratum, strata = label_codes(sequences, within)
     k, s = len(sequences.states), parts.sequence
     tables = tabulate(
         parts.codes,
@@ -92,7 +96,7 @@ def order_test(
         n_strata=len(strata),
         order=order,
     )
-    made = _made(parts, stratum[s], len(strata), order, null, replicates, generator)
+    made = _made(parts, stratum[s], len(strata), order, null, permutations, generator)
     if null == "permutation":
         name = (
             "states after the first shuffled within every sequence"
@@ -115,7 +119,7 @@ def order_test(
         states=sequences.states,
         unit=unit,
         n={"sequences": len(sequences), "transitions": int(tables.sum()), "groups": k},
-        bootstrap=bootstrap,
+        replicates=replicates,
         level=level,
         rng=generator,
         seed=seed,
@@ -128,7 +132,7 @@ def _made(
     n_strata: int,
     order: int,
     null: str,
-    replicates: int,
+    number: int,
     rng: np.random.Generator,
 ) -> Iterator[Array]:
     """Yield tables of sequences made under the null, in chunks."""
@@ -137,7 +141,7 @@ def _made(
     layers = n_strata * (k if order else 1)
     starts, lengths = parts.codes[:, 0].astype(np.intp), parts.lengths
     matrices = _null_matrices(parts, stratum, n_strata, order) if null == "simulation" else None
-    for c in chunks(replicates, max(layers * k * k, n * longest * 4)):
+    for c in chunks(number, max(layers * k * k, n * longest * 4)):
         b = c.stop - c.start
         if matrices is not None:
             codes = draw_chain(matrices[np.tile(stratum, b)], np.tile(starts, b), np.tile(lengths, b), rng)

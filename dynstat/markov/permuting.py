@@ -43,24 +43,24 @@ def count_arrangements(labels: Codes, blocks: Codes) -> float:
 
 
 def arrange(
-    labels: Codes, blocks: Codes, replicates: int, rng: np.random.Generator, most: int | None = None
+    labels: Codes, blocks: Codes, permutations: int, rng: np.random.Generator, most: int | None = None
 ) -> Arrangements:
     """Deal the labels of the items anew within their blocks.
 
-    Every arrangement is made once where there are at most `most` (default: `replicates`); otherwise
-    `replicates` are drawn at random.
+    Every arrangement is made once where there are at most `most` (default: `permutations`); otherwise
+    `permutations` are drawn at random.
     """
     total = count_arrangements(labels, blocks)
-    if total <= (replicates if most is None else most):
+    if total <= (permutations if most is None else most):
         return Arrangements(np.array(list(_every(labels, blocks)), dtype=np.int16), True, total)
     small = labels.astype(np.int16)
     if blocks.min() == blocks.max():
-        return Arrangements(rng.permuted(np.tile(small, (replicates, 1)), axis=1), False, total)
+        return Arrangements(rng.permuted(np.tile(small, (permutations, 1)), axis=1), False, total)
     order = np.argsort(blocks, kind="stable")
     _, rank = np.unique(blocks[order], return_inverse=True)
-    # Sorting block number + uniform noise permutes within blocks, all replicates at once.
-    drawn = np.argsort(rank + rng.random((replicates, labels.size)), axis=1)
-    out = np.empty((replicates, labels.size), dtype=np.int16)
+    # Sorting block number + uniform noise permutes within blocks, all permutations at once.
+    drawn = np.argsort(rank + rng.random((permutations, labels.size)), axis=1)
+    out = np.empty((permutations, labels.size), dtype=np.int16)
     out[:, order] = small[order][drawn]
     return Arrangements(out, False, total)
 

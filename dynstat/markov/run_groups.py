@@ -12,6 +12,9 @@ from ..inference.resample import Resampler
 from .competing import count_spells
 from .spells import Spells
 
+# The group of all runs, as in the tables of dwell times and motifs.
+ALL = "all"
+
 
 @dataclass(frozen=True)
 class RunGroups:
@@ -26,7 +29,7 @@ class RunGroups:
     rates : int
         Number of groups of rates.
     groups : tuple of str
-        Reported groups; "" stands for all together.
+        Reported groups, after :data:`ALL`, all together.
     group_of : tuple of str, rate_of : ndarray of int
         Group and group of rates of every cell.
     """
@@ -50,13 +53,13 @@ class RunGroups:
         group, levels = none if by is None else spells.codes(by)[:0:-1]
         pairs, of_run = np.unique(group * len(rate_levels) + rate, return_inverse=True)
         names = tuple(levels[p // len(rate_levels)] for p in pairs)
-        every = ("",) if by is None else ("", *levels)
+        every = (ALL,) if by is None else (ALL, *levels)
         rate_of = (pairs % len(rate_levels)).astype(np.intp)
         return cls(pairs.size, of_run.astype(np.intp), rate, len(rate_levels), every, names, rate_of)
 
     def members(self, group: str) -> NDArray[np.intp]:
         """Return the cells of a group."""
-        return np.array([i for i, g in enumerate(self.group_of) if not group or g == group], dtype=np.intp)
+        return np.array([i for i, g in enumerate(self.group_of) if group in (ALL, g)], dtype=np.intp)
 
     def by_rate(self, counts: NDArray[Any], group: str) -> NDArray[Any]:
         """Return counts of a group with cells of the same rates added, shape (..., rates, H + 2, 3)."""

@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DynstatError
-from ..inference.resample import Resampler
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -305,7 +304,7 @@ class Sequences:
 
     def split(self, by: str) -> dict[str, Sequences]:
         """Return sequences a level of a column of labels ("model", "category"), in order of appearance."""
-        column = self._column(by)
+        column = self.column(by)
         return {str(name): self.select((column == name).to_numpy()) for name in column.dropna().unique()}
 
     def runs(self) -> Runs:
@@ -339,7 +338,8 @@ class Sequences:
         offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets].astype(np.int64)
         return replace(self, codes=self.codes[keep], offsets=offsets)
 
-    def _column(self, name: str) -> pd.Series[Any]:
+    def column(self, name: str) -> pd.Series[Any]:
+        """Return a column of labels; S407 where there is none of that name."""
         if name not in self.labels.columns:
             raise DynstatError(
                 "S407",
@@ -364,33 +364,6 @@ class Sequences:
         from html import escape
 
         return f"<pre>{escape(str(self))}</pre>"
-
-
-def unit_codes(sequences: Sequences, unit: str = "prompt", *, strata: str | None = None) -> Resampler:
-    """Return the resampler over a column of labels: a unit comes with all its sequences, of all models.
-
-    Parameters
-    ----------
-    sequences : Sequences
-    unit : str
-        Column of labels; "sequence" (where no such column exists) takes every sequence alone.
-    strata : str, optional
-        Column within whose levels units are drawn.
-
-    Raises
-    ------
-    DynstatError
-        S407 where a column is missing, S404 where a sequence has no unit or a unit lies in two strata.
-    """
-    if unit == "sequence" and "sequence" not in sequences.labels.columns:
-        column = pd.Series(np.arange(len(sequences)))
-    else:
-        column = sequences._column(unit)
-    if missing := int(column.isna().sum()):
-        raise DynstatError("S404", "some sequences have no unit", where=unit, found=f"{missing} sequences")
-    within = sequences._column(strata).astype(str) if strata else None
-    values = column.to_numpy() if column.dtype.kind in "iuf" else column.astype(str).to_numpy()
-    return Resampler.of(values, within)
 
 
 def _encode(

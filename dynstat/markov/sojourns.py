@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from ..errors import DynstatError
+from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from ..inference.unit_interval import unit_interval
+from .labels import label_codes, unit_codes
 from .semi_markov import fit_dwell
-from .sequences import Sequences, unit_codes
-from .surrogates import NULLS, aligned, label_codes, null_sequences
+from .sequences import Sequences
+from .stay_tables import at_risk, chances, count_stays, hazard_statistic, survival_curve
+from .surrogates import NULLS, aligned, null_sequences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,6 +128,12 @@ class Dwell:
 
         return dwell_curves(self.survival(), group=group)
 
+    def alt_text(self, group: str = "all") -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        from ..plotting.dwell_curves import alt_text
+
+        return alt_text(self.survival(), group=group)
+
     def __str__(self) -> str:
         table = self.tidy()
         shown = table[table["group"] == "all"].drop(columns="group")
@@ -135,13 +144,15 @@ class Dwell:
                 "estimate": "mean",
             }
         )
-        size = self._size
+        size, mean = self._size, self.stays[0].mean
+        head = f"Dwell in {len(shown)} states: {size['sequences']} sequences, {size['units']} units of"
         return "\n".join(
             [
-                f"Dwell in {len(shown)} states: {size['sequences']} sequences, {size['units']} units",
+                f"{head} {mean.unit}",
                 "",
                 short.to_string(index=False, float_format=lambda v: f"{v:.3g}"),
                 "",
+                f"limits of the mean: {100 * mean.level:g} % {mean.interval}",
                 f"p: hazard of leaving constant, against {NULLS[self.null]}",
                 f"stays under way at the first step: {_WORDS[self.left_open]}",
             ]
@@ -159,12 +170,12 @@ _WORDS = {"drop": "left out", "start": "taken to begin there"}
 def dwell(
     sequences: Sequences,
     *,
-    group: str | None = "model",
+    by: str | None = "model",
     unit: str = "prompt",
     left_open: str = "drop",
     null: str = "markov",
+    surrogates: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.dwell@1",
@@ -185,7 +196,7 @@ def dwell(
     Parameters
     ----------
     sequences : Sequences
-    group : str or None
+    by : str or None
         Column of the labels: surrogates are made within groups; states are described over all and by group.
     unit : str
         Column of the labels, drawn by the bootstrap with all its sequences.
@@ -194,7 +205,10 @@ def dwell(
         true beginning). Those after a gap are always left out.
     null : str
         See :func:`dynstat.markov.null_sequences`.
-    replicates, bootstrap : int
+    surrogates : int
+        At least 99.
+    replicates : int
+        Bootstrap samples of units for the intervals, at least 19.
     level : float
     rng : Generator or int
     method : str
@@ -207,17 +221,22 @@ def dwell(
     ------
     DynstatError
         S404 arguments; S406 no stay is left to describe; S407 unknown labels; S403 fewer than two units.
+
+    Warns
+    -----
+    DynstatWarning
+        Names states without a stay, and states that are never left.
     """
-    if left_open not in LEFT or replicates < 99 or bootstrap < 19:
+    if left_open not in LEFT or surrogates < 99 or replicates < 19:
         raise DynstatError(
             "S404",
             "argument outside its range",
-            found=f"left_open={left_open}, replicates={replicates}, bootstrap={bootstrap}",
-            expected="left_open drop | start, replicates at least 99, bootstrap at least 19",
+            found=f"left_open={left_open}, surrogates={surrogates}, replicates={replicates}",
+            expected="left_open drop | start, surrogates at least 99, replicates at least 19",
         )
     k = len(sequences.states)
     codes = aligned(sequences)
-    of_group, groups = label_codes(sequences, group)
+    of_group, groups = label_codes(sequences, by)
     resampler = unit_codes(sequences, unit)
     units = resampler.n_units
     cell = of_group * units + resampler.units
@@ -230,15 +249,16 @@ def dwell(
             found=f"{int(skipped.sum())} stays, all under way at the first step of their sequence",
             mend='left_open="start", where sequences begin there',
         )
+    _warn_unseen(sequences.states, tables[0].sum(axis=0))
     # (groups, units, state, ended or censored, length)
     shape = (len(groups), units, *tables.shape[2:])
     tables = tables[0].reshape(shape).astype(np.float64)
     skipped = skipped[0].reshape(len(groups), units, k)
-    chances, stayed = _chances(codes, cell, len(groups) * units, k, (len(groups), units))
+    left, stayed = chances(codes, cell, len(groups) * units, k, (len(groups), units))
     generator, seed = as_generator(rng)
-    weights = resampler.weights(bootstrap, generator).astype(np.float64)
+    weights = resampler.weights(replicates, generator).astype(np.float64)
     drawn: list[NDArray[np.float64]] = []
-    for block in null_sequences(sequences, null, replicates, group=group, unit=unit, rng=generator):
+    for block in null_sequences(sequences, null, surrogates, by=by, unit=unit, rng=generator):
         t, _ = count_stays(block, of_group, len(groups), k, drop=drop)
         whole = t.sum(axis=1, keepdims=True)
         drawn.append(hazard_statistic(np.concatenate([whole, t], axis=1) if len(groups) > 1 else whole))
@@ -256,7 +276,7 @@ def dwell(
             beside = {
                 "name": NULLS[null],
                 "p": monte_carlo_p(g - 1e-9, null_g[:, place, s]),
-                "replicates": replicates,
+                "replicates": surrogates,
                 "statistic": g,
                 "mean": float(null_g[:, place, s].mean()),
             }
@@ -268,7 +288,7 @@ def dwell(
                 "seed": seed,
                 "null": beside,
             }
-            total = chances[which, :, s].sum()
+            total = left[which, :, s].sum()
             going = stayed[which, :, s].sum()
             made.append(
                 _describe(
@@ -281,90 +301,19 @@ def dwell(
                     common,
                 )
             )
-    size = {"sequences": len(sequences), "units": units, "groups": len(groups), "surrogates": replicates}
+    size = {"sequences": len(sequences), "units": units, "groups": len(groups), "surrogates": surrogates}
     return Dwell(tuple(made), null, left_open, size)
 
 
-def count_stays(
-    codes: NDArray[np.int8], cell: NDArray[np.intp], cells: int, k: int, *, drop: bool = True
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count stays by length.
-
-    Parameters
-    ----------
-    codes : ndarray of int8, shape (R, n, T)
-        −1 is a gap.
-    cell : ndarray, shape (n,)
-    cells, k : int
-    drop : bool
-        Whether stays under way at a sequence's first step are left out; those after a gap always are.
-
-    Returns
-    -------
-    tables : ndarray, shape (R, cells, k, 2, T)
-        Stays that ended at length 1..T, and stays last seen to outlast 1..T steps.
-    skipped : ndarray, shape (R, cells, k)
-        Stays left out for their beginning.
-    """
-    size, rows, length = codes.shape
-    line = np.full((size * rows, length + 2), -1, dtype=np.int8)
-    line[:, 1:-1] = codes.reshape(-1, length)
-    flat = line.ravel()
-    at = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-    state = flat[at]
-    steps = np.diff(np.concatenate([at, [flat.size]]))
-    keep = state >= 0
-    before, after = np.concatenate([[-1], state[:-1]])[keep], np.concatenate([state[1:], [-1]])[keep]
-    row, column = at[keep] // (length + 2), at[keep] % (length + 2) - 1
-    s, steps = state[keep].astype(np.intp), steps[keep]
-    # A sequence may begin later than column 0 where columns are layers.
-    first = (codes >= 0).argmax(axis=-1).ravel()[row]
-    unknown = (before < 0) & (drop | (column > first))
-    censored = after < 0
-    steps = steps - censored
-    home = (row // rows) * cells + cell[row % rows]
-    skipped = np.bincount((home * k + s)[unknown], minlength=size * cells * k)
-    used = ~unknown & (steps > 0)
-    index = ((home * k + s) * 2 + censored) * length + steps - 1
-    tables = np.bincount(index[used], minlength=size * cells * k * 2 * length)
-    return tables.reshape(size, cells, k, 2, length), skipped.reshape(size, cells, k)
-
-
-def _chances(
-    codes: NDArray[np.int8], cell: NDArray[np.intp], cells: int, k: int, shape: tuple[int, int]
-) -> tuple[Floats, Floats]:
-    """Return transitions out of every state, and those back to it, by group and unit."""
-    a, b = codes[:, :-1], codes[:, 1:]
-    rows, at = np.nonzero((a >= 0) & (b >= 0))
-    index = cell[rows] * k + a[rows, at]
-    every = np.bincount(index, minlength=cells * k).reshape(*shape, k)
-    back = np.bincount(index[a[rows, at] == b[rows, at]], minlength=cells * k).reshape(*shape, k)
-    return every.astype(np.float64), back.astype(np.float64)
-
-
-def at_risk(tables: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Return exits and stays at risk by length from tables (..., 2, T)."""
-    exits = np.asarray(tables[..., 0, :], dtype=np.float64)
-    gone = exits + tables[..., 1, :]
-    return exits, np.cumsum(gone[..., ::-1], axis=-1)[..., ::-1]
-
-
-def hazard_statistic(tables: NDArray[Any]) -> Floats:
-    """Return G of a constant hazard from tables (..., 2, T): 0 where exits are as likely at every length."""
-    d, n = at_risk(tables)
-    total, every = d.sum(axis=-1, keepdims=True), n.sum(axis=-1, keepdims=True)
-    h = total / np.maximum(every, 1)
-    wanted = n * h
-    with np.errstate(divide="ignore", invalid="ignore"):
-        g = special.xlogy(d, d / wanted) + special.xlogy(n - d, (n - d) / (n - wanted))
-    return np.asarray(2 * np.nansum(g, axis=-1))
-
-
-def survival_curve(tables: NDArray[Any]) -> Floats:
-    """Return Kaplan and Meier's S(0), ..., S(T) from tables (..., 2, T); flat where none is at risk."""
-    d, n = at_risk(tables)
-    kept = np.where(n > 0, 1 - d / np.where(n > 0, n, 1), 1.0)
-    return np.concatenate([np.ones((*kept.shape[:-1], 1)), np.cumprod(kept, axis=-1)], axis=-1)
+def _warn_unseen(states: tuple[str, ...], tables: NDArray[np.int64]) -> None:
+    """Name the states without a stay to describe and those that no stay was seen to leave, (K, 2, T)."""
+    seen, ended = tables.any(axis=(1, 2)), tables[:, 0].any(axis=1)
+    for text, which in (
+        ("no stay to describe, left out", ~seen),
+        ("never left; the mean speaks of the steps on record alone", seen & ~ended),
+    ):
+        if named := [s for s, w in zip(states, np.atleast_1d(which), strict=True) if w]:
+            warnings.warn(f"{', '.join(named)}: {text}", DynstatWarning, stacklevel=3)
 
 
 def _median(curves: Floats) -> Floats:

@@ -12,8 +12,9 @@ from ..inference.resample import Resampler, Rng, as_generator
 from .assessing import assess, check_options
 from .chain_test import ChainTest
 from .homogeneity import layer_names, permuted_tables, simulated_tables
+from .labels import label_codes
 from .sequences import Sequences
-from .tabulation import Stretches, label_codes, stretches, tabulate
+from .tabulation import Stretches, stretches, tabulate
 
 Codes = NDArray[np.intp]
 
@@ -26,8 +27,8 @@ def stationarity_test(
     within: str | None = None,
     statistic: str = "Pearson",
     null: str = "permutation",
+    permutations: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.stationarity@1",
@@ -56,7 +57,11 @@ def stationarity_test(
     null : {"permutation", "simulation"}
         "simulation": sequences of the same lengths and starts drawn from the one chain fitted to all (a level
         of `within`).
-    replicates, bootstrap : int
+    permutations : int
+        Draws of the null, permuted or simulated. Where there are no more arrangements than
+        this, all are made and p is exact; at least 99.
+    replicates : int
+        Bootstrap samples of units for the intervals of effects, at least 99.
     level : float
     rng : Generator or int
 
@@ -70,12 +75,12 @@ def stationarity_test(
         S404 options, fewer than two blocks; S403 fewer than two units; S406 no transition, or a block without
         any; S407 unknown columns.
     """
-    check_options(statistic, null, ("permutation", "simulation"), replicates, bootstrap)
+    check_options(statistic, null, ("permutation", "simulation"), permutations, replicates)
     generator, seed = as_generator(rng)
     parts = stretches(sequences)
     block, names = _blocks(sequences, parts, blocks)
-    of, units = label_codes(sequences, unit, what="unit")
-    stratum, strata = label_codes(sequences, within, what="within") if within else (np.zeros_like(of), ("",))
+    of, units = label_codes(sequences, unit)
+    stratum, strata = label_codes(sequences, within)
     k, s = len(sequences.states), parts.sequence
     tables = tabulate(
         parts.codes,
@@ -98,9 +103,9 @@ def stationarity_test(
         )
     if null == "permutation":
         name = f"blocks permuted within {unit}"
-        nulls = permuted_tables(tables, met > 0, np.arange(len(units)), replicates, generator, name)
+        nulls = permuted_tables(tables, met > 0, np.arange(len(units)), permutations, generator, name)
     else:
-        nulls = simulated_tables(parts, tables, stratum[s], block, replicates, generator, within)
+        nulls = simulated_tables(parts, tables, stratum[s], block, permutations, generator, within)
     return assess(
         title=f"Test of stationarity of transitions over {len(names)} blocks of {sequences.axis}s",
         alternative="some transition probability differs between blocks",
@@ -114,7 +119,7 @@ def stationarity_test(
         states=sequences.states,
         unit=unit,
         n={"sequences": len(sequences), "transitions": int(tables.sum()), "groups": len(names)},
-        bootstrap=bootstrap,
+        replicates=replicates,
         level=level,
         rng=generator,
         seed=seed,

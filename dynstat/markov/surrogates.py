@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,9 @@ from scipy import special
 
 from ..errors import DynstatError
 from ..inference.resample import Rng, as_generator
+from .labels import label_codes
+from .null_chains import shuffle_transitions
 from .sequences import Sequences
-from .trails import shuffle_trails, shuffle_within
 
 Codes = NDArray[np.int8]
 Floats = NDArray[np.float64]
@@ -32,9 +34,9 @@ _SWEEPS = 24
 def null_sequences(
     sequences: Sequences,
     null: str = "markov",
-    replicates: int = 999,
+    surrogates: int = 999,
     *,
-    group: str | None = "model",
+    by: str | None = "model",
     unit: str = "prompt",
     within: str | None = None,
     rng: Rng = 0,
@@ -67,9 +69,9 @@ def null_sequences(
     ----------
     sequences : Sequences
     null : str
-    replicates : int
-    group, unit : str
-        Columns of the labels; `group` None takes all sequences as one.
+    surrogates : int
+    by, unit : str
+        Columns of the labels; `by` None takes all sequences as one.
     within : str, optional
         Of the depth nulls: states are exchanged only between sequences with the same label here.
     rng : Generator or int
@@ -77,12 +79,13 @@ def null_sequences(
     Yields
     ------
     ndarray of int8, shape (block, n, T)
-        −1 where the data have no state. Blocks sum to `replicates`.
+        −1 where the data have no state. Blocks sum to `surrogates`.
 
     Raises
     ------
     DynstatError
-        S404 for an unknown null or fewer than one replicate, S407 for an unknown column.
+        S404 for an unknown null or fewer than one surrogate; S406 without a state; S407 for an unknown
+        column.
 
     Notes
     -----
@@ -92,37 +95,44 @@ def null_sequences(
     """
     if null not in NULLS:
         raise DynstatError("S404", "unknown null", found=null, expected=" | ".join(NULLS))
-    if replicates < 1:
-        raise DynstatError("S404", "too few surrogates", found=replicates, expected="at least 1")
+    if surrogates < 1:
+        raise DynstatError("S404", "too few surrogates", found=surrogates, expected="at least 1")
     generator, _ = as_generator(rng)
     codes = aligned(sequences)
-    groups = label_codes(sequences, group)[0]
+    groups = label_codes(sequences, by)[0]
     units = label_codes(sequences, unit)[0]
     strata = label_codes(sequences, within)[0]
     makers = [
         (rows, maker(null, codes[rows], len(sequences.states), units[rows], strata[rows], generator))
         for rows in (np.flatnonzero(groups == g) for g in range(int(groups.max(initial=-1)) + 1))
     ]
-    for size in blocks(replicates, codes.size):
+    for size in blocks(surrogates, codes.size):
         out = np.full((size, *codes.shape), -1, dtype=np.int8)
         for rows, make in makers:
             out[:, rows] = make(size)
         yield out
 
 
-def blocks(replicates: int, cells: int) -> list[int]:
-    """Return sizes of blocks that sum to `replicates` and hold a bounded number of cells each."""
-    size = max(1, min(replicates, _BLOCK_CELLS // max(cells, 1)))
-    full, rest = divmod(replicates, size)
+def blocks(surrogates: int, cells: int) -> list[int]:
+    """Return sizes of blocks that sum to `surrogates` and hold a bounded number of cells each."""
+    size = max(1, min(surrogates, _BLOCK_CELLS // max(cells, 1)))
+    full, rest = divmod(surrogates, size)
     return [size] * full + [rest] * (rest > 0)
 
 
 def aligned(sequences: Sequences) -> Codes:
-    """Return padded codes whose column is the position: from the start, or the layer; shape (n, T)."""
+    """Return padded codes whose column is the position: from the start, or the layer; shape (n, T).
+
+    S406 where no sequence holds a state.
+    """
     if len(sequences.states) > 127:
         raise DynstatError("S404", "too many states", found=len(sequences.states), expected="at most 127")
+    if not (sequences.codes >= 0).any():
+        raise DynstatError(
+            "S406", "the sequences hold no state", found=f"{len(sequences)} sequences, gaps alone"
+        )
     codes = sequences.padded().astype(np.int8)
-    if sequences.axis != "layer" or "start" not in sequences.labels or not len(sequences):
+    if sequences.axis != "layer" or "start" not in sequences.labels:
         return codes
     start = sequences.labels["start"].to_numpy()
     if start.dtype.kind not in "iu" or start.min() == start.max():
@@ -134,24 +144,6 @@ def aligned(sequences: Sequences) -> Codes:
     return out
 
 
-def label_codes(sequences: Sequences, column: str | None) -> tuple[NDArray[np.intp], list[str]]:
-    """Return the code of every sequence's label in `column` and the names, in order of appearance."""
-    if column is None:
-        return np.zeros(len(sequences), dtype=np.intp), ["all"]
-    if column not in sequences.labels:
-        raise DynstatError(
-            "S407",
-            "the sequences have no such label",
-            found=column,
-            expected=", ".join(map(str, sequences.labels.columns)),
-        )
-    labels = sequences.labels[column]
-    if labels.isna().any():
-        raise DynstatError("S407", "some sequences have no label", where=column, mend="select the others")
-    codes, names = labels.astype(str).factorize()
-    return codes.astype(np.intp), [str(v) for v in names]
-
-
 def maker(
     null: str,
     codes: Codes,
@@ -160,7 +152,7 @@ def maker(
     strata: NDArray[np.intp],
     rng: np.random.Generator,
 ) -> Callable[[int], Codes]:
-    """Return a function of a number of replicates that gives surrogates of one group, (replicates, n, T)."""
+    """Return a function of a number of surrogates that gives surrogates of one group, (surrogates, n, T)."""
     if null in ("markov", "markov_group"):
         local = np.zeros(len(codes), dtype=np.intp)
         if null == "markov":
@@ -169,7 +161,7 @@ def maker(
         shape = dirichlet_concentration(tables) if null == "markov" else np.full(k, np.inf)
         return lambda size: _simulated(codes, tables, shape, local, size, rng)
     if null == "markov_shuffle":
-        return lambda size: shuffle_trails(codes, k, size, rng)
+        return lambda size: _same_transitions(codes, k, size, rng)
     if null == "depth_pooled":
         return lambda size: _by_position(codes, strata, size, rng)
     if null == "depth_markov":
@@ -253,6 +245,23 @@ def _simulated(
     return out
 
 
+def _same_transitions(codes: Codes, k: int, size: int, rng: np.random.Generator) -> Codes:
+    """Shuffle every stretch between gaps so that its transition counts and its ends stay."""
+    out = np.repeat(codes[None], size, axis=0)
+    valid = codes >= 0
+    heads = valid & ~np.concatenate([np.zeros((len(codes), 1), dtype=np.bool_), valid[:, :-1]], axis=1)
+    if not heads.any():
+        return out
+    row, at = np.nonzero(valid)
+    owner = (np.cumsum(heads.ravel()).reshape(heads.shape) - 1)[row, at]
+    step = at - np.nonzero(heads)[1][owner]
+    pieces = np.full((int(owner[-1]) + 1, int(step.max()) + 1), -1, dtype=np.int16)
+    pieces[owner, step] = codes[row, at]
+    drawn = shuffle_transitions(np.tile(pieces, (size, 1)), k, rng).reshape(size, *pieces.shape)
+    out[:, row, at] = drawn[:, owner, step]
+    return out
+
+
 def _by_position(codes: Codes, strata: NDArray[np.intp], size: int, rng: np.random.Generator) -> Codes:
     out = np.repeat(codes[None], size, axis=0)
     for s in np.unique(strata):
@@ -310,7 +319,7 @@ class _Swaps:
         low, high = np.minimum(a, b), np.maximum(a, b)
         # Positions at which the pair holds the same two states may trade places freely.
         keys = np.where(differ, low.astype(np.intp) * self.k + high, self.k * self.k)
-        turned = shuffle_within(keys, a > b, self.rng)
+        turned = _shuffle_within(keys, a > b, self.rng)
         x[:, first] = np.where(differ, np.where(turned, high, low), a)
         x[:, second] = np.where(differ, np.where(turned, low, high), b)
 
@@ -327,6 +336,15 @@ def _exchanged(codes: Codes, strata: NDArray[np.intp], k: int, size: int, rng: n
         keys = strata[donor] * (k + 1) + before + 1
         alive = (before >= 0) & (ends[donor] > t)
         apart = (int(strata.max()) + 1) * (k + 1) + np.arange(n)
-        donor = shuffle_within(np.where(alive, keys, apart), donor, rng)
+        donor = _shuffle_within(np.where(alive, keys, apart), donor, rng)
         out[:, :, t] = codes[donor, t]
+    return out
+
+
+def _shuffle_within(keys: NDArray[np.intp], values: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Permute `values` along the last axis among equal `keys`."""
+    there = np.argsort(keys, axis=-1, kind="stable")
+    drawn = np.argsort(keys + rng.random(keys.shape), axis=-1)
+    out = np.empty_like(values)
+    np.put_along_axis(out, there, np.take_along_axis(values, drawn, axis=-1), axis=-1)
     return out

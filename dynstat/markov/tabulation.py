@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import DynstatError
@@ -132,35 +131,3 @@ def tabulate(
     size = n_outer * n_layers * rows * states
     counts = np.bincount(flat[real], minlength=size)
     return counts.reshape(n_outer, n_layers, rows, states).astype(np.float64)
-
-
-def label_codes(sequences: Sequences, column: str, *, what: str) -> tuple[Codes, tuple[str, ...]]:
-    """Return the code of every sequence in a column of labels, and the names in sorted order.
-
-    Raises
-    ------
-    DynstatError
-        S407 where the column is missing or holds missing values.
-    """
-    labels = sequences.labels
-    if column == "sequence" and column not in labels:
-        return np.arange(len(sequences), dtype=np.intp), tuple(map(str, range(len(sequences))))
-    if column not in labels:
-        raise DynstatError(
-            "S407",
-            f"the sequences have no label {column!r}",
-            where=what,
-            found=column,
-            expected=", ".join(map(str, labels.columns)),
-        )
-    if missing := int(labels[column].isna().sum()):
-        raise DynstatError(
-            "S407",
-            f"some sequences have no {column}",
-            where=what,
-            found=f"{missing} of {len(sequences)} sequences",
-            mend="select the sequences that have one",
-        )
-    codes, found = pd.factorize(labels[column])
-    names, place = np.unique([str(f) for f in found], return_inverse=True)
-    return place[codes].astype(np.intp), tuple(names.tolist())

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import DynstatError
+from ..errors import DynstatError, DynstatWarning
 from ..inference.estimate import DrawsPivot, Estimate
 from ..inference.resample import Rng, as_generator, monte_carlo_p
 from ..inference.unit_interval import unit_interval
-from .sequences import Sequences, unit_codes
-from .surrogates import NULLS, aligned, label_codes, null_sequences
+from .labels import label_codes, unit_codes
+from .sequences import Sequences
+from .surrogates import NULLS, aligned, null_sequences
 from .zero_events import shares_of_none
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NEVER = "(none of them)"
 
@@ -50,6 +55,26 @@ class FirstVisits:
     def tidy(self) -> pd.DataFrame:
         """Return a row an order of first visits and group: share, share.null, difference, p.value."""
         return self.table.copy()
+
+    def plot(self, largest: int = 12) -> Figure:
+        """Draw the share of the most frequent orders beside their share under the null.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from ..plotting.motif_forest import orders_of_visits
+
+        return orders_of_visits(self.table, self.order, largest=largest)
+
+    def alt_text(self) -> str:
+        """Return in words and numbers what :meth:`plot` shows."""
+        share, gap = self._estimates["share"], self.estimate
+        return (
+            f"Dot plot of orders of first visits. {' > '.join(self.order)}: share {share.value:.2f}, "
+            f"{(share.null or {})['mean']:.2f} under the null; difference {gap.value:.2f} "
+            f"({gap.low:.2f} to {gap.high:.2f})."
+        )
 
     def glance(self) -> pd.DataFrame:
         """Return one row: share, share under the null, difference with its interval and p."""
@@ -86,12 +111,12 @@ def first_visits(
     sequences: Sequences,
     order: Sequence[str],
     *,
-    group: str | None = "model",
+    by: str | None = "model",
     unit: str = "prompt",
     null: str = "depth",
     within: str | None = None,
+    surrogates: int = 999,
     replicates: int = 999,
-    bootstrap: int = 999,
     level: float = 0.95,
     rng: Rng = 0,
     method: str = "markov.first_visits@1",
@@ -107,15 +132,16 @@ def first_visits(
     sequences : Sequences
     order : sequence of str
         Two or more states by full name.
-    group : str or None
+    by : str or None
         Column of the labels within which surrogates are made.
     unit : str
         Column of the labels; drawn by the bootstrap.
     null, within : str
         See :func:`dynstat.markov.null_sequences`.
+    surrogates : int
+        At least 99.
     replicates : int
-        Surrogates, at least 99.
-    bootstrap : int
+        Bootstrap samples of units for the intervals, at least 19.
     level : float
     rng : Generator or int
     method : str
@@ -129,7 +155,13 @@ def first_visits(
     Raises
     ------
     DynstatError
-        S407 for a state that is not there or unknown labels; S404 arguments; S403 fewer than two units.
+        S407 for a state that is not there or unknown labels; S404 arguments; S406 sequences without a state;
+        S403 fewer than two units.
+
+    Warns
+    -----
+    DynstatWarning
+        Where a state of the order, or all of them together, is met by no sequence.
     """
     names = tuple(map(str, order))
     if unknown := [s for s in names if s not in sequences.states]:
@@ -143,15 +175,11 @@ def first_visits(
         raise DynstatError(
             "S404", "an order holds two to eight different states", found=" > ".join(names) or "none"
         )
-    if replicates < 99 or bootstrap < 19:
-        raise DynstatError(
-            "S404",
-            "too few replicates",
-            found=f"{replicates} surrogates, {bootstrap} bootstrap samples",
-            expected="at least 99 and 19",
-        )
+    for argument, count, least in (("surrogates", surrogates, 99), ("replicates", replicates, 19)):
+        if count < least:
+            raise DynstatError("S404", f"too few {argument}", found=count, expected=f"at least {least}")
     states = [sequences.states.index(s) for s in names]
-    of_group, groups = label_codes(sequences, group)
+    of_group, groups = label_codes(sequences, by)
     resampler = unit_codes(sequences, unit)
     units = resampler.n_units
     if units < 2:
@@ -161,12 +189,13 @@ def first_visits(
     cell = of_group * units + resampler.units
     cells = len(groups) * units
     generator, seed = as_generator(rng)
-    weights = resampler.weights(bootstrap, generator).astype(np.float64)
+    weights = resampler.weights(replicates, generator).astype(np.float64)
 
     base = len(names) + 1
     size = base ** len(names)
     wanted = sum((i + 1) * base ** (len(names) - 1 - i) for i in range(len(names)))
     seen = visiting_order(aligned(sequences)[None], states)[0]
+    _warn_unmet(names, aligned(sequences), states)
     rows = np.bincount(cell, minlength=cells).astype(np.float64)
     every = np.zeros((len(groups), size))
     np.add.at(every, (of_group, seen), 1.0)
@@ -175,9 +204,7 @@ def first_visits(
     hit_null = np.zeros(cells)
     hits: list[NDArray[np.float64]] = []
     spread: dict[int, list[NDArray[np.float64]]] = {}
-    for block in null_sequences(
-        sequences, null, replicates, group=group, unit=unit, within=within, rng=generator
-    ):
+    for block in null_sequences(sequences, null, surrogates, by=by, unit=unit, within=within, rng=generator):
         drawn = visiting_order(block, states)
         for g in range(len(groups)):
             expected[g] += np.bincount(drawn[:, of_group == g].ravel(), minlength=size)
@@ -190,8 +217,8 @@ def first_visits(
             spread.setdefault(int(c), []).append(
                 np.stack([at[:, of_group == g].sum(axis=1) for g in range(len(groups))], axis=1)
             )
-    expected /= replicates
-    hit_null /= replicates
+    expected /= surrogates
+    hit_null /= surrogates
     draws = np.concatenate(hits)
     common: dict[str, Any] = {
         "level": level,
@@ -199,7 +226,7 @@ def first_visits(
         "unit": unit,
         "n": {"sequences": len(sequences), "units": units, "groups": len(groups)},
         "seed": seed,
-        "diagnostics": {"surrogates": replicates, "order": " > ".join(names)},
+        "diagnostics": {"surrogates": surrogates, "order": " > ".join(names)},
     }
     estimates: dict[str, Estimate] = {}
     chosen = [("", np.arange(len(groups)))]
@@ -216,7 +243,7 @@ def first_visits(
         beside = {
             "name": NULLS[null],
             "p": monte_carlo_p(share, null_share),
-            "replicates": replicates,
+            "replicates": surrogates,
             "mean": float(null_share.mean()),
             "q95": float(np.quantile(null_share, 0.95, method="higher")),
         }
@@ -240,8 +267,19 @@ def first_visits(
                 target="panel",
                 **here,
             )
-    table = _table(names, groups, every, expected, spread, replicates)
+    table = _table(names, groups, every, expected, spread, surrogates)
     return FirstVisits(names, table, estimates)
+
+
+def _warn_unmet(names: tuple[str, ...], codes: NDArray[np.int8], states: Sequence[int]) -> None:
+    met = np.stack([(codes == s).any(axis=1) for s in states])
+    if never := [name for name, row in zip(names, met, strict=True) if not row.any()]:
+        text = f"never met in any sequence: {', '.join(never)}"
+    elif not met.all(axis=0).any():
+        text = f"no sequence meets all of {', '.join(names)}"
+    else:
+        return
+    warnings.warn(f"{text}; the share is 0 whatever the order", DynstatWarning, stacklevel=3)
 
 
 def visiting_order(codes: NDArray[np.int8], states: Sequence[int]) -> NDArray[np.intp]:
@@ -274,14 +312,14 @@ def _table(
     seen: NDArray[np.float64],
     expected: NDArray[np.float64],
     spread: dict[int, list[NDArray[np.float64]]],
-    replicates: int,
+    surrogates: int,
 ) -> pd.DataFrame:
     base, m = len(names) + 1, len(names)
     rows = []
     for code in map(int, np.flatnonzero((seen.sum(axis=0) > 0) | (expected.sum(axis=0) > 0))):
         digits = [code // base ** (m - 1 - j) % base for j in range(m)]
         label = " > ".join(names[d - 1] for d in digits if d) or NEVER
-        null = np.zeros((replicates, len(groups)))
+        null = np.zeros((surrogates, len(groups)))
         if code in spread:
             # Blocks without this order are blocks of zeros; p does not depend on their place.
             filled = np.concatenate(spread[code])

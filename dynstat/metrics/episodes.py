@@ -219,20 +219,25 @@ def find_episodes(inside: ArrayLike) -> Episodes:
     ([0, 4], [2, 5], [True, False], [False, True])
     """
     codes = np.asarray(inside)
-    rows: list[tuple[tuple[int, ...], int, int, bool, bool]] = []
-    for run in np.ndindex(codes.shape[:-1]):
-        at = np.flatnonzero(codes[run] >= 0)
-        if at.size == 0:
-            continue
-        steps = np.diff(np.concatenate([[0], codes[run][at], [0]]))
-        for first, beyond in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1), strict=True):
-            open_right = bool(beyond == at.size)
-            end = int(at[-1]) + 1 if open_right else int(at[beyond])
-            rows.append((run, int(at[first]), end, bool(first == 0), open_right))
+    lines = codes.reshape(int(np.prod(codes.shape[:-1])), codes.shape[-1])
+    row, token = np.nonzero(lines >= 0)
+    if not row.size:
+        none, flags = np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.bool_)
+        return Episodes(np.zeros((0, codes.ndim - 1), dtype=np.intp), none, none, flags, flags)
+    within = lines[row, token] == 1
+    # Valid tokens stand in one line: where a run begins and ends, and where the code changes.
+    first_of_run = np.concatenate([[True], row[1:] != row[:-1]])
+    last_of_run = np.concatenate([first_of_run[1:], [True]])
+    changes = np.concatenate([[True], within[1:] != within[:-1]])
+    first = np.flatnonzero(within & (first_of_run | changes))
+    last = np.flatnonzero(within & (last_of_run | np.concatenate([changes[1:], [True]])))
+    right_open = last_of_run[last]
+    end = np.where(right_open, token[last] + 1, token[np.minimum(last + 1, token.size - 1)])
+    run = np.stack(np.unravel_index(row[first], codes.shape[:-1]), axis=-1) if codes.ndim > 1 else None
     return Episodes(
-        np.array([r[0] for r in rows], dtype=np.intp).reshape(len(rows), codes.ndim - 1),
-        np.array([r[1] for r in rows], dtype=np.intp),
-        np.array([r[2] for r in rows], dtype=np.intp),
-        np.array([r[3] for r in rows], dtype=np.bool_),
-        np.array([r[4] for r in rows], dtype=np.bool_),
+        np.zeros((first.size, 0), dtype=np.intp) if run is None else run.astype(np.intp),
+        token[first].astype(np.intp),
+        end.astype(np.intp),
+        first_of_run[first],
+        right_open,
     )

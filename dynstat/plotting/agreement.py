@@ -1,4 +1,4 @@
-"""Figures of agreement: every two partitions as a table of colours, and items left out one at a time."""
+"""Figures of agreement and of single items: two partitions as colours, items left out, items apart."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from .style import OKABE_ITO, figure, number, shorten, style
+from .style import BAND, OKABE_ITO, figure, number, shorten, style
 
 if TYPE_CHECKING:
     from ..cluster.agreement_table import Agreement
-    from ..cluster.influence import LeaveOneOut
+    from ..cluster.influence import AnomalyTest, LeaveOneOut
 
 
 def agreement_heat_map(result: Agreement) -> Figure:
@@ -80,4 +80,29 @@ def left_out(result: LeaveOneOut) -> Figure:
         ax.spines["left"].set_visible(False)
         ax.grid(axis="x", color="#EEEEEE", linewidth=0.8)
         ax.set_xlabel("adjusted Rand index of the others' clusters, with and without the item")
+        return fig
+
+
+def distances_apart(result: AnomalyTest) -> Figure:
+    """Draw the distance of every item to the mean of the others beside what exchangeable items reach.
+
+    Parameters
+    ----------
+    result : AnomalyTest
+    """
+    table, q95 = result.table, float((result.estimate.null or {})["q95"])
+    with style():
+        fig = figure(height=0.9 + 0.22 * len(table))
+        ax = fig.subplots()
+        ax.axvspan(0, q95, color=BAND, linewidth=0)
+        for i, row in enumerate(table.to_dict("records")):
+            beyond = row["distance"] > q95
+            colour = OKABE_ITO["vermillion"] if beyond else OKABE_ITO["black"]
+            ax.plot(row["distance"], i, "s" if beyond else "o", color=colour, markersize=6, clip_on=False)
+        ax.set_yticks(range(len(table)), [shorten(str(v)) for v in table["item"]])
+        ax.set_ylim(len(table) - 0.5, -0.5)
+        ax.set_xlim(0, 1.05 * max(float(table["distance"].max()), q95))
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.set_xlabel("distance to the mean of the others;\ngrey: 95 % of the largest, items exchangeable")
         return fig

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ..inference.estimate import Estimate
+from ..inference.wording import p_equals
 from .style import GREY, OKABE_ITO, figure, number, shorten, style
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def chain_test(result: ChainTest) -> Figure:
         [e[k] for k in keys],
         names,
         "total variation of next states",
-        f"{result.title}, p = {result.p_value:.3g}",
+        f"{result.title}, {p_equals(result.p_value)}",
     )
 
 
@@ -33,13 +34,28 @@ def transition_distances(result: TransitionDistances) -> Figure:
     """Draw the distance of every pair with its interval, and where noise alone stays (95 %)."""
     e = result.estimates()
     pairs = [k for k in e if k.startswith("distance.")]
-    names = [k.removeprefix("distance.").replace("|", " and ") for k in pairs]
+    apart = [k.removeprefix("distance.").split("|") for k in pairs]
+    short = without_owner([name for pair in apart for name in pair])
+    names = [" – ".join(shorten(short[name], 20) for name in pair) for pair in apart]
     return _forest(
         [e["largest_distance"], *(e[k] for k in pairs)],
-        ["largest", *names],
+        [f"largest of {len(pairs)}", *names],
         "total variation of a step",
         f"Distances between transition matrices by {result.by}",
     )
+
+
+def without_owner(names: Iterable[str]) -> dict[str, str]:
+    """Return names of models without their owner ("openai/gpt2": "gpt2") where that leaves them apart.
+
+    Examples
+    --------
+    >>> without_owner(["openai/gpt2", "facebook/opt-125m"])
+    {'openai/gpt2': 'gpt2', 'facebook/opt-125m': 'opt-125m'}
+    """
+    every = list(dict.fromkeys(names))
+    short = [name.rpartition("/")[2] for name in every]
+    return dict(zip(every, short if len(set(short)) == len(every) else every, strict=True))
 
 
 def alt_text(result: ChainTest | TransitionDistances) -> str:
@@ -58,7 +74,7 @@ def alt_text(result: ChainTest | TransitionDistances) -> str:
 
 def _forest(estimates: Sequence[Estimate], names: Sequence[str], label: str, title: str) -> Figure:
     with style():
-        fig = figure(1.2 + 0.26 * len(names))
+        fig = figure(1.3 + 0.24 * len(names))
         ax = fig.subplots()
         y = np.arange(len(names))[::-1]
         value = np.array([e.value for e in estimates])
@@ -68,11 +84,11 @@ def _forest(estimates: Sequence[Estimate], names: Sequence[str], label: str, tit
         ax.plot(value, y, "o", color=OKABE_ITO["blue"], markersize=4.5, label="noise taken off")
         plain = [float(e.diagnostics["plain"]) for e in estimates]
         ax.plot(plain, y, "o", color=GREY, markerfacecolor="none", markersize=4.5, label="as counted")
-        ax.plot(noise, y, "|", color=GREY, markersize=9, label="as counted under the null: 95 % below")
-        ax.set_yticks(y, [shorten(n, 40) for n in names])
+        ax.plot(noise, y, "|", color=GREY, markersize=9, label="as counted under the null: 95 % lie below")
+        ax.set_yticks(y, [shorten(n, 44) for n in names])
         ax.set_ylim(-0.7, len(names) - 0.3)
         ax.set_xlim(left=0)
         ax.set_xlabel(label)
         ax.set_title(title, loc="left")
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.18 - 0.4 / len(names)), ncols=3)
+        fig.legend(loc="outside upper left", ncols=3)
     return fig

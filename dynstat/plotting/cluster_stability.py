@@ -40,13 +40,13 @@ def stability_against_null(test: StabilityTest) -> Figure:
             low, middle, high = np.quantile(column, [0.05, 0.5, 0.95])
             ax.add_artist(_bar(low, high, i))
             ax.plot([middle, middle], [i - 0.26, i + 0.26], color=_EDGE, linewidth=1.5)
-            clear = row["p"] <= 0.05
+            clear = row["p.value"] <= 0.05
             colour = OKABE_ITO["blue"] if clear else NO_DECISION.colour
             ax.plot([row["conf.low"], row["conf.high"]], [i, i], color=colour, linewidth=1.5)
             marker = "D" if clear else "o"
             ax.plot(row["estimate"], i, marker=marker, color=colour, markersize=5.5, clip_on=False, zorder=3)
             ax.annotate(
-                f"p = {number(row['p'], digits=3)}",
+                f"p = {number(row['p.value'], digits=3)}",
                 (1.0, i),
                 xycoords=("axes fraction", "data"),
                 xytext=(8, 0),
@@ -64,7 +64,7 @@ def stability_against_null(test: StabilityTest) -> Figure:
         ax.spines["left"].set_visible(False)
         n, item = len(test.partition.items), test.partition.item
         ax.set_xlabel(
-            f"mean Jaccard over {test.stability.replicates} resamples; {n} {item}s, "
+            f"mean Jaccard over {test.stability.replicates} replicates; {n} {item}s, "
             f"{test.draws.size} structureless sets"
         )
         level = f"{100 * test.stability.level:g} %"
@@ -117,6 +117,23 @@ def replicates(found: ClusterStability) -> Figure:
         return fig
 
 
+def describe_replicates(found: ClusterStability) -> str:
+    """Return in words and numbers what :func:`replicates` shows."""
+    columns = [*found.jaccard.T, *([] if found.noise is None else [found.noise])]
+    parts = [
+        f"Jaccard of {found.partition.n_clusters} clusters of {len(found.partition.items)} "
+        f"{found.partition.item}s over {found.replicates} replicates ({found.scheme}); no null is drawn."
+    ]
+    for row, values in zip(found.tidy().iloc[:-1].to_dict("records"), columns, strict=True):
+        low, high = np.quantile(values, [0.05, 0.95])
+        name = "Noise" if row["cluster"] == "noise" else f"Cluster {row['cluster']}"
+        parts.append(
+            f"{name} of {row['size']}: mean {number(row['estimate'])}, 5 to 95 % of replicates "
+            f"{number(low)} to {number(high)}."
+        )
+    return " ".join(parts)
+
+
 def alt_text(test: StabilityTest) -> str:
     """Return in words and numbers what :func:`stability_against_null` shows."""
     parts = [
@@ -128,7 +145,7 @@ def alt_text(test: StabilityTest) -> str:
             f"Cluster {row['cluster']} of {row['size']}: mean Jaccard {number(row['estimate'])} "
             f"[{number(row['conf.low'])}, {number(row['conf.high'])}]; the null's cluster of that rank has "
             f"median {number(row['null.q50'])} and 95 % quantile {number(row['null.q95'])}; "
-            f"p = {number(row['p'], digits=3)}."
+            f"p = {number(row['p.value'], digits=3)}."
         )
     parts.append(f"{test.statistic} over clusters: {number(test.value)}, p = {number(test.p, digits=3)}.")
     return " ".join(parts)

@@ -43,6 +43,7 @@ def describe(partition: Partition, **options: Any) -> str:
 
 
 NodeValues: TypeAlias = Mapping[int, float] | pd.Series | ArrayLike | None
+_Box: TypeAlias = tuple[float, float, float, float]
 
 
 def dendrogram(
@@ -97,8 +98,8 @@ def dendrogram(
             ax.plot(
                 0, at[leaf], marker=mark.marker, color=mark.colour, markersize=4.5, clip_on=False, zorder=4
             )
-        _stems(ax, partition, tree, at, height, cluster, cut, top, jaccard)
-        _node_values(ax, nodes, at, height, n, strong)
+        labels = _stems(ax, partition, tree, at, height, cluster, cut, top, jaccard)
+        _node_values(ax, nodes, at, height, n, strong, labels)
         if n <= _NAMED:
             size = 8 if n <= 40 else 6.5
             names = [shorten(partition.items[i], 28) for i in order]
@@ -234,8 +235,10 @@ def _stems(
     cut: float,
     top: float,
     jaccard: dict[int, float],
-) -> None:
+) -> list[_Box]:
+    """Write the number of every cluster at its stem; return the room that it takes."""
     n = len(tree) + 1
+    taken = []
     for c in range(partition.n_clusters):
         # The last node of a cluster is its whole.
         node = int(np.flatnonzero(cluster == c)[-1])
@@ -255,16 +258,25 @@ def _stems(
             },
             zorder=6,
         )
+        half = (0.012 + 0.006 * len(words)) * top
+        taken.append((x - half, at[node] - 0.55, x + half, at[node] + 0.55))
+    return taken
 
 
 def _node_values(
-    ax: Axes, nodes: dict[str, dict[int, float]], at: Array, height: Array, n: int, strong: float
+    ax: Axes,
+    nodes: dict[str, dict[int, float]],
+    at: Array,
+    height: Array,
+    n: int,
+    strong: float,
+    labels: list[_Box],
 ) -> None:
     first = nodes["au"] or nodes["bp"]
     if not first:
         return
     top = float(height.max())
-    taken: list[tuple[float, float, float, float]] = []
+    taken = list(labels)
     # The highest nodes first: where numbers would overlap, the lower node's are left out.
     for step in range(n - 2, -1, -1):
         parts = [number(v[step]) for v in nodes.values() if step in v]
@@ -276,19 +288,29 @@ def _node_values(
         words = " | ".join(parts)
         # In heights and rows: the room that the words take, the axis being some 400 points wide.
         wide = 0.0095 * len(words) * top
-        box = (height[n + step], at[n + step] - 0.75, height[n + step] + wide, at[n + step] - 0.05)
-        if not any(b[0] < box[2] and box[0] < b[2] and b[1] < box[3] and box[1] < b[3] for b in taken):
+        x, y = height[n + step], at[n + step]
+        # Above the stem to the right, or below it, or to the left of the node.
+        for dx, dy, box in (
+            (3, 3, (x, y - 0.75, x + wide, y - 0.05)),
+            (3, -3, (x, y + 0.05, x + wide, y + 0.75)),
+            (-3, 3, (x - wide, y - 0.75, x, y - 0.05)),
+        ):
+            if any(b[0] < box[2] and box[0] < b[2] and b[1] < box[3] and box[1] < b[3] for b in taken):
+                continue
             taken.append(box)
             ax.annotate(
                 words,
-                (height[n + step], at[n + step]),
-                xytext=(3, 3),
+                (x, y),
+                xytext=(dx, dy),
                 textcoords="offset points",
+                ha="left" if dx > 0 else "right",
+                va="bottom" if dy > 0 else "top",
                 fontsize=6.5,
                 color=GREY,
                 bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "linewidth": 0, "alpha": 0.85},
                 zorder=5,
             )
+            break
 
 
 def _tree_keys(

@@ -161,7 +161,8 @@ def consensus_distributions(
             # The lowest panel of every column has the numbers.
             if at < len(ks) <= at + columns:
                 ax.tick_params(labelbottom=True)
-        fig.supxlabel("consensus of a pair", fontsize=9)
+        beside = "; grey: the middle 95 % of structureless sets" if bands else ""
+        fig.supxlabel(f"consensus of a pair{beside}", fontsize=9)
         fig.supylabel("share of pairs at most there", fontsize=9)
         return fig
 

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ..errors import DynstatError
-from .style import BAND, GREY, NO_DECISION, OKABE_ITO, figure, number, style
+from .style import BAND, GREY, NO_DECISION, OKABE_ITO, figure, number, shorten, style
 
 if TYPE_CHECKING:
     from ..markov.cycles import Reopening
     from ..markov.duration import DurationDependence
+    from ..markov.hazard_models import HazardModel
 
 _REOPENED, _ENDED, _NAIVE = OKABE_ITO["blue"], OKABE_ITO["orange"], OKABE_ITO["vermillion"]
 
 
-def reopening_curve(result: Reopening, group: str = "") -> Figure:
+def reopening_curve(result: Reopening, group: str = "all") -> Figure:
     """Draw what became of stays by duration: reopened from below, ended by the text from above.
 
     Solid blue: Aalen–Johansen with its interval at h; orange: what end of text took; between them what is
@@ -33,7 +34,7 @@ def reopening_curve(result: Reopening, group: str = "") -> Figure:
         A level of the result's `by`; all together by default.
     """
     table = _shown(result, group)
-    key = f".{group}" if group else ""
+    key = "" if group == "all" else f".{group}"
     found = result.estimates()
     at, naive = found[f"reopening{key}"], found[f"naive{key}"]
     steps = np.r_[0, table["step"]]
@@ -75,7 +76,7 @@ def reopening_curve(result: Reopening, group: str = "") -> Figure:
                 [[max(at.value - at.low, 0)], [max(at.high - at.value, 0)]] if np.isfinite(at.low) else None
             )
             ax.errorbar(
-                [result.within],
+                [result.horizon],
                 [at.value],
                 yerr=error,
                 fmt="o",
@@ -84,6 +85,7 @@ def reopening_curve(result: Reopening, group: str = "") -> Figure:
                 capsize=3,
                 linewidth=1.5,
                 zorder=5,
+                label=f"within {result.horizon}, {100 * at.level:g} % interval" if error else "_",
             )
         ax.plot(
             [right],
@@ -149,7 +151,37 @@ def hazard_by_duration(result: DurationDependence) -> Figure:
         return fig
 
 
-def alt_text(result: Reopening | DurationDependence, group: str = "") -> str:
+def hazard_ratios(result: HazardModel) -> Figure:
+    """Draw what every term of a discrete hazard multiplies odds (or hazards) by, on a log axis.
+
+    Parameters
+    ----------
+    result : HazardModel
+    """
+    table = result.tidy()
+    table = table[table["term"] != "Intercept"]
+    if table.empty:
+        raise DynstatError("S404", "the model holds an intercept alone", found=result.formula)
+    y = np.arange(len(table))[::-1]
+    with style():
+        fig = figure(height=1.0 + 0.3 * len(table))
+        ax = fig.subplots()
+        ax.axvline(1.0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        ax.hlines(y, table["conf.low"], table["conf.high"], color=_REOPENED, linewidth=1.4)
+        ax.plot(table["estimate"], y, "o", color=_REOPENED, markersize=4.5)
+        ax.set_xscale("log")
+        # A narrow range has no power of ten to stand for it.
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_yticks(y, [shorten(str(term), 40) for term in table["term"]])
+        ax.set_ylim(-0.6, len(table) - 0.4)
+        what = "odds" if result.link == "logit" else "hazard"
+        ax.set_xlabel(f"{what} ratio of {result.outcome}, {100 * result.level:g} % interval")
+    return fig
+
+
+def alt_text(result: Reopening | DurationDependence, group: str = "all") -> str:
     """Return alt text from the numbers that a figure of this page shows.
 
     Parameters
@@ -161,16 +193,16 @@ def alt_text(result: Reopening | DurationDependence, group: str = "") -> str:
     if hasattr(result, "hazards"):
         return _alt_hazard(result)
     table = _shown(result, group)
-    key = f".{group}" if group else ""
+    key = "" if group == "all" else f".{group}"
     e = result.estimates()
     at, null = e[f"reopening{key}"], e[f"reopening{key}"].null or {}
-    what = f" of {group}" if group else ""
+    what = "" if group == "all" else f" of {group}"
     known = table[np.isfinite(table["estimate"])]
     last = known.iloc[-1] if len(known) else table.iloc[0]
     row = result.nulls.query("group == @group and statistic == 'naive'").iloc[0]
     return (
         f"What became of {at.n['spells']} stays in {result.spells.state}{what} in {at.n['runs']} runs. "
-        f"Within {result.within} tokens {_span(at)} reopened; {_plain(e[f'end_of_text{key}'].value)} met "
+        f"Within {result.horizon} tokens {_span(at)} reopened; {_plain(e[f'end_of_text{key}'].value)} met "
         f"end of text first; 1 − Kaplan–Meier is {_plain(e[f'kaplan_meier{key}'].value)}. "
         f"Without memory it would be {_plain(null.get('mean', np.nan))} on average (p = "
         f"{_plain(null.get('p', np.nan), 3)}). The curve rises to {_plain(last['estimate'])} at "
@@ -199,12 +231,10 @@ def _alt_hazard(result: Any) -> str:
 def _shown(result: Reopening, group: str) -> pd.DataFrame:
     table = result.curve[result.curve["group"] == group]
     if table.empty:
-        known = [g for g in result.curve["group"].unique() if g]
-        raise DynstatError(
-            "S407", "no such group", found=group, expected=", ".join(known) or "none: give `by`"
-        )
+        known = list(map(str, result.curve["group"].unique()))
+        raise DynstatError("S407", "no such group", found=group, expected=", ".join(known))
     # Beyond the last stay at risk the curve has nothing more to say.
-    seen = table[(table["n.risk"] > 0) | (table["step"] <= result.within)]
+    seen = table[(table["n.risk"] > 0) | (table["step"] <= result.horizon)]
     return seen if len(seen) else table.head(1)
 
 

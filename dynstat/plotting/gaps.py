@@ -44,7 +44,7 @@ def gap_against_nulls(test: LargestGap) -> Figure:
         left.spines["left"].set_visible(False)
         left.grid(axis="x", color="#EEEEEE", linewidth=0.8)
         what = f"{test.gap.value:.3g}×" if test.log else f"{test.gap.value:.3g}"
-        left.set_xlabel(f"value of every {test.item}; band: largest gap, {what}")
+        left.set_xlabel(f"value of every {test.item};\nband: largest gap, {what}")
         rows = test.populations.to_dict("records")
         for i, row in enumerate(rows):
             right.plot([0, row["q95"]], [i, i], color=GREY, linewidth=5, solid_capstyle="butt")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ..errors import DynstatError
+from .chain_tests import without_owner
 from .style import BAND, GREY, OKABE_ITO, figure, number, shorten, style
 
 _MARKS = (
@@ -51,6 +53,7 @@ def motif_forest(
     states = list(dict.fromkeys(s for m in table["motif"] for s in m.split(" > ")))
     key = initials(states) if short else {s: s for s in states}
     spread = 0.7 / len(groups)
+    short_groups = without_owner(map(str, groups))
     with style():
         fig = figure(
             height=1.25 + 0.1 * math.ceil(len(states) / 3) + max(0.26, 0.085 * len(groups)) * len(shown)
@@ -64,7 +67,7 @@ def motif_forest(
             ax.axvline(minimum, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
             for g, group in enumerate(groups):
                 colour, marker = OKABE_ITO[_MARKS[g % 7][0]], _MARKS[(g + g // 7) % 7][1]
-                label = shorten(str(group), 18)
+                label = shorten(short_groups[str(group)], 22)
                 for i, motif in enumerate(shown):
                     if (motif, group) not in part.index:
                         continue
@@ -100,8 +103,45 @@ def motif_forest(
         fig.supxlabel(_caption(level, minimum, key if short else {}), fontsize=8)
         handles, labels = axes[0].get_legend_handles_labels()
         if len(groups) > 1:
-            fig.legend(handles, labels, loc="outside upper left", ncols=min(len(groups), 4))
+            fig.legend(handles, labels, loc="outside upper left", ncols=min(len(groups), 3))
         return fig
+
+
+def orders_of_visits(table: pd.DataFrame, order: Sequence[str], *, largest: int = 12) -> Figure:
+    """Draw the share of sequences by the order in which they first meet states, beside that under the null.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :meth:`dynstat.markov.visiting_order.FirstVisits.tidy`.
+    order : sequence of str
+        The order asked about; a star marks it.
+    largest : int
+        At most so many orders.
+    """
+    asked = " > ".join(order)
+    whole = table[table["group"] == "all"].sort_values(["share", "share.null"], ascending=False)
+    first = whole["order"] == asked
+    shown = pd.concat([whole[first], whole[~first].head(largest - int(first.sum()))])
+    key = initials(list(order))
+    names = [
+        (_CONSERVED if o == asked else "") + " > ".join(key.get(s, s) for s in o.split(" > "))
+        for o in shown["order"]
+    ]
+    y = range(len(shown))
+    with style():
+        fig = figure(height=1.3 + 0.24 * len(shown))
+        ax = fig.subplots()
+        ax.hlines(y, shown["share.null"], shown["share"], color=GREY, linewidth=0.8)
+        ax.plot(shown["share"], y, "o", color=OKABE_ITO["blue"], markersize=4.5, label="share of sequences")
+        ax.plot(shown["share.null"], y, "|", color=GREY, markersize=9, label="mean under the null")
+        ax.set_yticks(y, names)
+        ax.set_ylim(len(shown) - 0.4, -0.6)
+        ax.set_xlim(left=0)
+        words = " · ".join(f"{v} {k}" for k, v in key.items() if k != v)
+        ax.set_xlabel(f"share; {_CONSERVED.strip()} the order asked about\n{words}".rstrip())
+        fig.legend(loc="outside upper left", ncols=2)
+    return fig
 
 
 def initials(states: list[str]) -> dict[str, str]:
@@ -158,12 +198,13 @@ def _ticks(axes: np.ndarray, table: pd.DataFrame, minimum: float) -> None:
     seen = table.loc[table["estimate"] > 0, ["estimate", "conf.high"]].to_numpy(dtype=float)
     top = float(np.nanmax(seen[np.isfinite(seen)], initial=2.0))
     # A wide range, or many panels, leaves room for every second power of two.
-    every = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)[:: 2 if top > 12 or len(axes) > 2 else 1]
-    places = [v for v in every if v <= max(2 * top, 2)]
+    left = max(min(0.2, 0.8 * float(np.min(seen[seen[:, 0] > 0, 0], initial=1.0))), 0.01)
+    every = 2.0 ** np.arange(-6, 7)[:: 2 if top > 12 or left < 0.06 or len(axes) > 2 else 1]
+    places = [v for v in every if left <= v <= max(2 * top, 2)]
     for ax in axes:
         ax.minorticks_off()
         ax.set_xticks(places, [f"{v:g}" for v in places])
-        ax.set_xlim(0.2, min(1.15 * max(top, 1.1 * minimum, 2.0), 100))
+        ax.set_xlim(left, min(1.15 * max(top, 1.1 * minimum, 2.0), 100))
 
 
 def _caption(level: float, minimum: float, key: dict[str, str]) -> str:

@@ -53,10 +53,10 @@ def test_level_of_the_smallest_index_is_the_one_printed():
 def test_methods_on_the_same_data_need_another_null():
     x = pd.DataFrame(np.random.default_rng(3).normal(size=(14, 2)))
     parts = {m: hierarchical(x, m, k=2) for m in ("complete", "average", "ward")}
-    a = agreement(parts, data=x, replicates=59, rng=1)
+    a = agreement(parts, data=x, null_sets=59, rng=1)
     assert (a.table["p.structureless"] > 0.02).all() and (a.table["null.median"] > 0.05).all()
     assert "same data" in a.verdict
-    again = agreement(parts, data=x, replicates=59, rng=1)
+    again = agreement(parts, data=x, null_sets=59, rng=1)
     assert again.table.equals(a.table)
 
 
@@ -79,7 +79,7 @@ def test_reference_and_output():
         (lambda: agreement({"a": V20, "b": V22}, adjust="none"), "S404"),
         (lambda: agreement({"a": V20, "b": V22}, alpha=0), "S404"),
         (lambda: agreement({"a": V20, "b": V22}, data=np.arange(6.0)), "S404"),
-        (lambda: agreement({"a": V20, "b": V22}, data=np.arange(6.0), replicates=3), "S404"),
+        (lambda: agreement({"a": V20, "b": V22}, data=np.arange(6.0), null_sets=3), "S404"),
         (lambda: agreement({"a": [-1] * 5, "b": [-1] * 5}, noise="drop"), "S403"),
     ],
 )

@@ -130,7 +130,7 @@ def _panel(noise, rng, items=17, prompts=24):
 def test_units_give_an_interval():
     units, prior = _panel(1.0, np.random.default_rng(3))
     part = hierarchical(units, "ward", k=4)
-    e = adjusted_rand(part, prior, units=units, resamples=199, rng=1)
+    e = adjusted_rand(part, prior, units=units, replicates=199, rng=1)
     assert e.low <= e.value <= e.high <= 1 and e.unit == "prompt" and e.n["units"] == 24 and e.seed == 1
     assert e.diagnostics["self-agreement"] > 0.9 and e.low > 0.7
     labels = np.stack(
@@ -147,7 +147,7 @@ def test_noise_does_not_pass_for_dissolved_families():
     for s in range(20):
         units, prior = _panel(4.0, np.random.default_rng(s))
         part = hierarchical(units, "ward", k=4)
-        e = adjusted_rand(part, prior, units=units, resamples=99, rng=s)
+        e = adjusted_rand(part, prior, units=units, replicates=99, rng=s)
         assert e.value < 0.8 and e.diagnostics["self-agreement"] < 0.5
         covered += e.limit(0.05, "upper") > 0.99
     assert covered >= 19
@@ -156,7 +156,7 @@ def test_noise_does_not_pass_for_dissolved_families():
 def test_a_partition_that_is_not_found_again_warns():
     units, prior = _panel(9.0, np.random.default_rng(1))
     with pytest.warns(DynstatWarning, match="its own replicates"):
-        adjusted_rand(hierarchical(units, "ward", k=4), prior, units=units, resamples=99)
+        adjusted_rand(hierarchical(units, "ward", k=4), prior, units=units, replicates=99)
 
 
 def test_draws_that_do_not_move_give_a_point():

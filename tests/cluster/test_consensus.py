@@ -19,7 +19,7 @@ def blobs(seed=0, sizes=(6, 6, 5), apart=8.0):
 
 def test_matrices_equal_a_slow_loop():
     data, _ = blobs()
-    made = consensus(data, (2, 4), replicates=60, clouds=19, null_replicates=50, rng=3)
+    made = consensus(data, (2, 4), replicates=60, null_sets=19, null_replicates=50, rng=3)
     rng = np.random.default_rng(3)
     subsets = np.sort(rng.random((60, 17)).argsort(axis=1)[:, :14], axis=1)
     for k in (2, 4):
@@ -47,7 +47,7 @@ def test_area_is_that_under_the_distribution():
 
 def test_planted_clusters_are_clear_and_a_cloud_is_not():
     data, own = blobs()
-    made = consensus(data, (2, 3, 4), replicates=100, clouds=99, rng=1)
+    made = consensus(data, (2, 3, 4), replicates=100, null_sets=99, rng=1)
     row = made.table.set_index("k").loc[3]
     assert row["pac"] == 0.0 and row["p"] <= 0.03 and row["null.low"] > 0
     assert made.partitions[3].labels.tolist() == own.tolist()
@@ -67,7 +67,7 @@ def test_p_is_uniform_in_one_population():
             np.random.default_rng(s).normal(size=(9, 3)) @ mix,
             (3,),
             replicates=50,
-            clouds=39,
+            null_sets=39,
             null_replicates=50,
             rng=s,
         ).table["p"][0]
@@ -90,7 +90,9 @@ def test_pac_by_hand():
 
 def test_result_reads_well():
     data, _ = blobs()
-    made = consensus(data.rename_axis("model"), (2, 3), replicates=60, clouds=19, null_replicates=50, rng=2)
+    made = consensus(
+        data.rename_axis("model"), (2, 3), replicates=60, null_sets=19, null_replicates=50, rng=2
+    )
     assert set(made.estimates()) == {"pac.2", "pac.3"}
     assert made.estimates()["pac.3"].null["p"] == made.table["p"][1]
     assert list(made.tidy().columns[:2]) == ["k", "estimate"]
@@ -105,13 +107,13 @@ def test_result_reads_well():
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"ks": (1, 2)}, "S404"),
-        ({"ks": ()}, "S404"),
-        ({"ks": (2, 15)}, "S405"),
+        ({"k": (1, 2)}, "S404"),
+        ({"k": ()}, "S404"),
+        ({"k": (2, 15)}, "S405"),
         ({"share": 1.0}, "S404"),
         ({"share": 0.1}, "S405"),
         ({"replicates": 3}, "S404"),
-        ({"clouds": 3}, "S404"),
+        ({"null_sets": 3}, "S404"),
         ({"null": "wishful"}, "S404"),
         ({"null_replicates": 1000}, "S404"),
         ({"method": "median"}, "S404"),

@@ -31,7 +31,7 @@ def test_dip_keeps_linear_changes_and_turning_round():
 @pytest.mark.parametrize("name", ["gd_log", "gd_raw", "waiting", "rivers"])
 def test_p_equals_the_table_of_r_within_the_error_of_both(name):
     case = next(c for c in ORACLE if c["name"] == name)
-    test = dip_test(case["values"], replicates=3999, rng=3)
+    test = dip_test(case["values"], null_sets=3999, rng=3)
     se = np.sqrt(max(case["p"] * (1 - case["p"]), 1e-3) / 4000)
     assert abs(test.p_value - case["p"]) < 4 * se + 0.004
 
@@ -46,7 +46,7 @@ def test_level_is_held_under_the_uniform():
 
 def test_result_says_what_was_done():
     x = pd.Series({"a": 0.1, "b": 0.2, "c": 5.0, "d": 5.2})
-    test = dip_test(x, replicates=199, rng=5, item="model")
+    test = dip_test(x, null_sets=199, rng=5, item="model")
     row = test.tidy().iloc[0]
     assert row["p.value"] == test.p_value and row["n"] == 4 and row["replicates"] == 199
     e = test.estimates()["dip"]
@@ -70,7 +70,7 @@ def test_bad_input(values, code):
 
 
 def test_bad_arguments():
-    for bad in (lambda: dip_test([1.0, 2.0, 4.0], replicates=9), lambda: dip_statistic([1.0])):
+    for bad in (lambda: dip_test([1.0, 2.0, 4.0], null_sets=9), lambda: dip_statistic([1.0])):
         with pytest.raises(DynstatError) as e:
             bad()
         assert e.value.code == "S404"

@@ -16,7 +16,7 @@ from dynstat.errors import DynstatError
 def test_leave_one_out_equals_a_plain_loop():
     x = pd.DataFrame(np.random.default_rng(1).normal(size=(11, 2)))
     whole = hierarchical(x, "average", k=3)
-    result = leave_one_out(x, whole, replicates=0)
+    result = leave_one_out(x, whole, null_sets=0)
     for i in range(11):
         rest = np.delete(np.arange(11), i)
         found = hierarchical(x.iloc[rest], "average", k=3).labels
@@ -33,14 +33,14 @@ def test_leave_one_out_equals_a_plain_loop():
 def test_the_item_that_carries_a_partition_is_named():
     # A chain of four and a far point: without the point, the chain is cut.
     x = pd.Series({"a": 0.0, "b": 1.0, "c": 2.1, "d": 3.0, "far": 30.0})
-    result = leave_one_out(x, hierarchical(x, "ward", k=2), replicates=0)
+    result = leave_one_out(x, hierarchical(x, "ward", k=2), null_sets=0)
     assert result.most_influential == "far" and result.estimate.value == pytest.approx(0)
     assert result.tidy()["item"].iloc[0] == "far" and "far" in str(result) and result.plot().axes
 
 
 def test_plain_groups_are_carried_by_no_item():
     x = np.concatenate([np.random.default_rng(2).normal(c, 0.1, (6, 2)) for c in (0, 5)])
-    result = leave_one_out(x, hierarchical(x, "ward", k=2), replicates=99, rng=1)
+    result = leave_one_out(x, hierarchical(x, "ward", k=2), null_sets=99, rng=1)
     assert result.most_influential is None and result.estimate.value == 1
     assert result.estimates()["ari.smallest"].null["p"] < 0.5 and "no item" in str(result)
     assert result.glance().loc[0, "items"] == 12 and "1.00" in result.alt_text()
@@ -52,9 +52,9 @@ def test_influence_bad_input():
     for call, code in (
         (lambda: leave_one_out(x[:3], hierarchical(x[:3], k=2)), "S403"),
         (lambda: leave_one_out(x[:5], part), "S407"),
-        (lambda: leave_one_out(x, part, replicates=5), "S404"),
+        (lambda: leave_one_out(x, part, null_sets=5), "S404"),
         (lambda: leave_one_out(x, Partition.given([0, 0, 1, 1, 1, 0])), "S404"),
-        (lambda: leave_one_out(x, hierarchical(x, k=6), replicates=0), "S405"),
+        (lambda: leave_one_out(x, hierarchical(x, k=6), null_sets=0), "S405"),
         (lambda: leave_one_out(x, Partition.given([-1] * 6)), "S405"),
     ):
         with pytest.raises(DynstatError) as e:
@@ -78,6 +78,17 @@ def test_anomaly_finds_the_item_apart():
     assert e.null["distance"] == pytest.approx(np.linalg.norm(x[2] - np.delete(x, 2, 0).mean(0)))
     assert e.value == pytest.approx(e.null["distance"] - e.null["q95"]) and e.n["units"] == 20
     assert "m2" in str(test) and test.tidy()["item"].iloc[0] == "m2" and len(test.glance()) == 1
+
+
+def test_figure_of_an_item_apart():
+    values = np.random.default_rng(4).normal(size=(6, 12, 2))
+    values[2] += 5
+    names = [tuple(f"{c}{i}" for i in range(n)) for c, n in zip("mpf", values.shape, strict=True)]
+    found = anomaly_test(UnitFeatures(values, *names), permutations=99)
+    marks = [line.get_marker() for line in found.plot().axes[0].lines]
+    beyond = (found.table["distance"] > found.estimate.null["q95"]).tolist()
+    assert marks == ["s" if b else "o" for b in beyond] and beyond[0]
+    assert "m2" in found.alt_text().split(";")[0] and len(found.tidy()["estimate"]) == 6
 
 
 def test_anomaly_holds_its_level_where_items_are_exchangeable():
@@ -124,15 +135,15 @@ def test_published_index_is_met_by_eleven_of_seventeen():
 
 def test_null_of_fragmentation_says_what_holds_by_construction():
     x = np.random.default_rng(6).normal(size=(12, 2))
-    fixed = fragmentation(hierarchical(x, "average", k=4), data=x, replicates=39).tidy().set_index("term")
+    fixed = fragmentation(hierarchical(x, "average", k=4), data=x, null_sets=39).tidy().set_index("term")
     assert fixed.loc["clusters_per_item", "by.construction"]
     assert fixed.loc["clusters_per_item", "null.mean"] == pytest.approx(4 / 12)
     assert not fixed.loc["outside_largest", "by.construction"]
-    chosen = fragmentation(hierarchical(x, "average", gap=True), data=x, replicates=39)
+    chosen = fragmentation(hierarchical(x, "average", gap=True), data=x, null_sets=39)
     assert not chosen.tidy()["by.construction"].iloc[0]
     for call, code in (
         (lambda: fragmentation(hierarchical(x, k=2), data=x[:5]), "S407"),
-        (lambda: fragmentation(hierarchical(x, k=2), data=x, replicates=2), "S404"),
+        (lambda: fragmentation(hierarchical(x, k=2), data=x, null_sets=2), "S404"),
         (lambda: fragmentation(Partition.given([0, 1, 1]), data=x[:3]), "S404"),
     ):
         with pytest.raises(DynstatError) as e:

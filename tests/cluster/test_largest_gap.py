@@ -52,7 +52,7 @@ def test_verdict_says_what_eight_can_show(published):
 
 def test_names_come_from_the_index():
     s = pd.Series(GD).rename_axis("model")
-    assert largest_gap_test(s, log=True, replicates=99).item == "model"
+    assert largest_gap_test(s, log=True, null_sets=99).item == "model"
 
 
 def test_summary_and_figure(published):
@@ -97,7 +97,7 @@ def test_interval_from_replicates_covers_and_bounds():
     inside, below = 0, 0
     for _ in range(300):
         x = np.repeat(truth, seeds) + rng.normal(0, 0.2, seeds.sum())
-        e = largest_gap_test(x, cell=cell, population="uniform", replicates=99).gap
+        e = largest_gap_test(x, cell=cell, population="uniform", null_sets=99).gap
         inside += e.low <= 2.0 <= e.high
         below += e.limit(0.05, "lower") <= 2.0
     assert inside / 300 > 0.92 and below / 300 > 0.93
@@ -105,14 +105,14 @@ def test_interval_from_replicates_covers_and_bounds():
 
 def test_interval_of_equal_replicates_is_the_textbook_one():
     x = np.array([0.0, 0.2, 1.0, 1.4, 5.0, 5.6])
-    e = largest_gap_test(x, cell=["a", "a", "b", "b", "c", "c"], population="normal", replicates=99).gap
+    e = largest_gap_test(x, cell=["a", "a", "b", "b", "c", "c"], population="normal", null_sets=99).gap
     s2 = (0.02 + 0.08 + 0.18) / 3
     assert e.value == pytest.approx(5.3 - 1.2)
     assert e.high - e.low == pytest.approx(2 * 3.182446305 * np.sqrt(s2))
 
 
 def test_leaving_out_the_only_cell_of_a_group_ends_it():
-    g = largest_gap_test([0.0, 1.0, 2.0, 50.0], population="uniform", replicates=999)
+    g = largest_gap_test([0.0, 1.0, 2.0, 50.0], population="uniform", null_sets=999)
     assert g.left_out["kept"].tolist() == [True, True, True, False]
     assert g.left_out["p.uniform"].iloc[3] == 1.0
     e = g.estimates()["gap.left_out"]
@@ -126,7 +126,7 @@ def test_units_inside_items_give_an_interval():
     values = np.exp(level[:, None] + rng.normal(0, 0.3, (5, 30)))
     both = np.stack([values, np.ones_like(values)], axis=2)
     u = UnitFeatures(both, tuple("abcde"), tuple(map(str, range(30))), ("G", "D"))
-    g = largest_gap_test(u, log=True, value=lambda x: x[..., 0] / x[..., 1], replicates=999, resamples=299)
+    g = largest_gap_test(u, log=True, value=lambda x: x[..., 0] / x[..., 1], null_sets=999, replicates=299)
     assert g.gap.low < np.exp(2.8) < g.gap.high and g.gap.unit == "prompt" and g.gap.n["units"] == 30
     assert g.item == "model" and g.groups[0] in (("e", "d"), ("d", "e"))
     with pytest.raises(DynstatError, match="more than one feature"):
@@ -134,8 +134,8 @@ def test_units_inside_items_give_an_interval():
 
 
 def test_same_seed_same_numbers():
-    a = largest_gap_test(GD, log=True, replicates=999, rng=4)
-    b = largest_gap_test(pd.Series(GD), log=True, replicates=999, rng=4)
+    a = largest_gap_test(GD, log=True, null_sets=999, rng=4)
+    b = largest_gap_test(pd.Series(GD), log=True, null_sets=999, rng=4)
     assert a.tidy().equals(b.tidy())
 
 
@@ -149,7 +149,7 @@ def test_same_seed_same_numbers():
         (lambda: largest_gap_test([1.0, np.inf, 3.0]), "S405"),
         (lambda: largest_gap_test(np.ones((4, 2)) * np.arange(4)[:, None]), "S404"),
         (lambda: largest_gap_test([1.0, 2.0, 3.0], population="cauchy"), "S404"),
-        (lambda: largest_gap_test([1.0, 2.0, 3.0], replicates=10), "S404"),
+        (lambda: largest_gap_test([1.0, 2.0, 3.0], null_sets=10), "S404"),
         (lambda: largest_gap_test(GD, cell={"GPT-2": "a"}), "S407"),
         (lambda: largest_gap_test([1.0, 2.0, 3.0], cell=["a", "b"]), "S407"),
     ],
@@ -161,5 +161,5 @@ def test_bad_input(call, code):
 
 
 def test_ties_are_allowed():
-    g = largest_gap_test([0.0, 0.0, 0.0, 1.0, 1.0], population="uniform", replicates=99)
+    g = largest_gap_test([0.0, 0.0, 0.0, 1.0, 1.0], population="uniform", null_sets=99)
     assert g.gap_share == 1.0 and g.p_value("uniform") == 0.01

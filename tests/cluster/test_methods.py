@@ -53,14 +53,14 @@ def threshold(direction, value, null=""):
 
 
 def test_agreement_with_families(ds):
-    out = run("agreement", ds, families="family", k=3, replicates=200, fragment_sets=19)
+    out = run("agreement", ds, families="family", k=3, replicates=200, null_sets=19)
     e = out["ari"]
     # Three pairs in six models: one of the 15 ways to pair them is this one.
     assert e.value == pytest.approx(1) and e.null["p"] == pytest.approx(1 / 15)
     assert e.null["name"] == "permutation" and e.null["exact"] and e.unit == "prompt" and e.n["prompts"] == 12
     assert out["fragmentation.clusters_per_item"].value == pytest.approx(0.5)
     assert set(out) <= set(METHODS.get("structure.agreement").quantities)
-    two = run("agreement", ds, families="family", k=0, replicates=200, fragment_sets=0)["ari"]
+    two = run("agreement", ds, families="family", k=0, replicates=200, null_sets=0)["ari"]
     # The largest jump parts the last two from the others: by hand, 3 of 15 pairs are in both.
     pairs = list(itertools.combinations(range(6), 2))
     both = sum(i // 2 == j // 2 for i, j in pairs if (i < 4) == (j < 4))
@@ -87,7 +87,7 @@ def test_templates_are_means_of_their_prompts(ds):
 
 
 def test_largest_gap_with_prompts(ds):
-    out = run("largest_gap", ds, replicates=2000, resamples=200)
+    out = run("largest_gap", ds, null_sets=2000, replicates=200)
     means = run_metric(ds, OUTCOME).mean(("prompt", "sample")).values
     logs = np.sort(np.log(means))
     e = out["gap_factor"]
@@ -104,7 +104,7 @@ def test_groups_that_hang_on_one_model_are_not_supported_and_can_be_rejected(ds)
     lone = ds.copy(deep=True)
     lone["entropy"].values[:] = ds["entropy"].values - HEIGHT[:, None, None, None, None]
     lone["entropy"].values[:] += np.array([1.0, 1.1, 1.2, 1.3, 1.45, 30.0])[:, None, None, None, None]
-    out = run("largest_gap", lone, replicates=500, resamples=200)
+    out = run("largest_gap", lone, null_sets=500, replicates=200)
     left = out["gap_factor.left_out"]
     assert left.value == 1 and "groups_change_without" in left.diagnostics and left.pivot is not None
     parts = [(threshold("greater", 5.0), out["gap_factor"]), (threshold("greater", 5.0), left)]
@@ -113,7 +113,7 @@ def test_groups_that_hang_on_one_model_are_not_supported_and_can_be_rejected(ds)
 
 
 def test_largest_gap_with_seeds_of_a_recipe(ds):
-    out = run("largest_gap", ds, unit="model", cell="recipe", replicates=500)
+    out = run("largest_gap", ds, unit="model", cell="recipe", null_sets=500)
     e = out["gap_factor"]
     assert e.unit == "replicate" and e.n["models"] == 4 and e.n["values"] == 6 and "t(2)" in e.interval
     with pytest.raises(DynstatError) as error:
@@ -122,7 +122,7 @@ def test_largest_gap_with_seeds_of_a_recipe(ds):
 
 
 def test_stability_and_anomaly(ds):
-    out = run("stability", ds, k=3, replicates=99, resamples=40)
+    out = run("stability", ds, k=3, null_sets=99, replicates=40)
     e = out["stability"]
     assert e.null["name"] == "structureless" and 0 < e.null["p"] <= 1 and e.diagnostics["statistic"] == "mean"
     assert out["jaccard.0"].diagnostics["models"] == "model-0, model-1"
@@ -135,13 +135,13 @@ def test_stability_and_anomaly(ds):
 
 def test_pairs_on_a_dataset(ds):
     named = [["model-0", "model-1"], ["model-4", "model-5"]]
-    out = run("pairs", ds, pairs=named, k=3, replicates=100, clouds=99, null_replicates=50)
+    out = run("pairs", ds, pairs=named, k=3, replicates=100, null_sets=99, null_replicates=50)
     assert {"named.frequency", "others.frequency", "surviving_pairs"} < set(out)
     # Each pair lies together in all replicates; so do pairs of structureless models this far apart.
     assert out["named.frequency"].value == 1 and out["named.frequency"].null["p"] > 0.05
     assert {"together.model-0+model-1", "together.model-4+model-5"} < set(out)
     with pytest.raises(DynstatError) as e:
-        run("pairs", ds, pairs=[["model-0", "nobody"]], k=3, replicates=100, clouds=99, null_replicates=50)
+        run("pairs", ds, pairs=[["model-0", "nobody"]], k=3, replicates=100, null_sets=99, null_replicates=50)
     assert e.value.code == "S407"
 
 
@@ -172,7 +172,7 @@ def test_exactly_the_named_pairs(monkeypatch, ds, frequency, q, outcome, reason)
     made = {k: room.Estimate(k, 1, 0, 1, 0.95, "m", "i", "prompt", {}) for k in [*keys, "surviving_pairs"]}
     found = types.SimpleNamespace(
         table=table,
-        n={"replicates": 1000, "clouds": 999},
+        n={"replicates": 1000, "null_sets": 999},
         level=0.95,
         unit="prompt",
         seed=3,
@@ -188,7 +188,7 @@ def test_exactly_the_named_pairs(monkeypatch, ds, frequency, q, outcome, reason)
         pairs=[["model-1", "model-0"], ["model-2", "model-3"]],
         k=3,
         linkage="ward",
-        clouds=0,
+        null_sets=0,
         level=0.95,
         frequency=0.95,
         q=0.05,

@@ -26,7 +26,7 @@ def case(request):
     data, linkage, metric = CASES[request.param]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DynstatWarning)
-        return R[request.param], pvclust(data, method=linkage, metric=metric, nboot=2000, rng=7)
+        return R[request.param], pvclust(data, method=linkage, metric=metric, replicates=2000, rng=7)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -76,7 +76,7 @@ def test_counts_equal_a_slow_bootstrap():
     from scipy.cluster.hierarchy import linkage
 
     x = np.random.default_rng(3).normal(size=(7, 25))
-    made = pvclust(x, nboot=150, scales=(0.6, 1.0, 1.4), rng=5)
+    made = pvclust(x, replicates=150, scales=(0.6, 1.0, 1.4), rng=5)
 
     def sets(tree):
         nodes = [frozenset([i]) for i in range(7)]
@@ -117,7 +117,7 @@ def test_correlation_equals_that_of_the_drawn_columns():
 
 def test_result_reads_well():
     with pytest.warns(DynstatWarning, match="AU over 6 features is coarse"):
-        made = pvclust(PLANTED, nboot=200, rng=1)
+        made = pvclust(PLANTED, replicates=200, rng=1)
     table = made.tidy()
     assert table["size"].iloc[-1] == 17 and "m01" in table["members"].iloc[-1]
     assert made.glance()["features"].item() == 6
@@ -136,7 +136,7 @@ def test_result_reads_well():
         (np.eye(5), {"metric": "hamming"}, "S404"),
         (np.eye(5), {"method": "centroid"}, "S404"),
         (np.eye(5), {"method": "ward", "metric": "correlation"}, "S404"),
-        (np.eye(5), {"nboot": 5}, "S404"),
+        (np.eye(5), {"replicates": 5}, "S404"),
         (np.eye(5), {"scales": (0.1,)}, "S404"),
         (np.eye(5), {"scales": ()}, "S404"),
         (np.eye(2), {}, "S405"),

@@ -65,9 +65,7 @@ def test_rank_p_by_hand():
 
 def test_q_equals_r():
     # p.adjust(c(.01, .02, .03, .04, .5), "BH")
-    np.testing.assert_allclose(
-        false_discovery(np.array([0.5, 0.02, 0.01, 0.04, 0.03])), [0.5, *[0.05] * 4]
-    )
+    np.testing.assert_allclose(false_discovery(np.array([0.5, 0.02, 0.01, 0.04, 0.03])), [0.5, *[0.05] * 4])
 
 
 def test_nothing_survives_in_one_population():
@@ -75,7 +73,7 @@ def test_nothing_survives_in_one_population():
     for n, k, noise in ((6, 3, 2.0), (8, 2, 4.0)):
         found = [
             pair_survival(
-                cloud(s, n=n, noise=noise), k=k, clouds=139, null_replicates=100, replicates=100, rng=s
+                cloud(s, n=n, noise=noise), k=k, null_sets=139, null_replicates=100, replicates=100, rng=s
             )
             .table["q"]
             .min()
@@ -89,7 +87,7 @@ def test_planted_clusters_are_found_and_nothing_else():
     exact = hits = 0
     for s in range(4):
         units, own = planted(s)
-        made = pair_survival(units, k=2, clouds=299, null_replicates=100, replicates=200, rng=s)
+        made = pair_survival(units, k=2, null_sets=299, null_replicates=100, replicates=200, rng=s)
         wanted = [(a, b) for i, a in enumerate(units.items) for b in units.items[i + 1 :]]
         wanted = [p for p in wanted if own[int(p[0][1:])] == own[int(p[1][1:])]]
         hits += len(set(made.pairs_found()) & set(wanted)) / len(wanted)
@@ -104,7 +102,7 @@ def test_coherent_takes_in_what_is_more_frequent():
     shift = np.zeros((16, 1, 2))
     shift[8:, 0, 0] = 10
     units = tensor(shift + 9 * rng.normal(size=(16, 24, 2)))
-    options = {"k": 2, "clouds": 199, "null_replicates": 100, "replicates": 300, "rng": 1}
+    options = {"k": 2, "null_sets": 199, "null_replicates": 100, "replicates": 300, "rng": 1}
     plain = pair_survival(units, **options).table
     closed = pair_survival(units, coherent=True, **options).table
     own = (plain["frequency"] >= 0.95) & (plain["q"] <= 0.05)
@@ -117,17 +115,17 @@ def test_coherent_takes_in_what_is_more_frequent():
 def test_frequency_alone_shows_nothing_without_noise():
     # Hardly any noise: every cut of every cloud is found again in every replicate.
     with pytest.warns(DynstatWarning, match="that frequency alone shows nothing"):
-        made = pair_survival(cloud(3, noise=0.01), k=3, clouds=199, rng=0)
+        made = pair_survival(cloud(3, noise=0.01), k=3, null_sets=199, rng=0)
     assert (made.table["frequency"] >= 0.95).any()
     assert made.pairs_found() == () and made.exactly([])
-    assert "no pair survives" in made.verdict()
+    assert "no pair survives" in made.verdict
 
 
 def test_result_reads_well():
     units, _ = planted(1)
-    made = pair_survival(units, k=2, clouds=199, null_replicates=100, replicates=200, rng=5)
+    made = pair_survival(units, k=2, null_sets=199, null_replicates=100, replicates=200, rng=5)
     assert made.table["frequency"].is_monotonic_decreasing
-    assert made.seed == 5 and made.n["clouds"] == 199
+    assert made.seed == 5 and made.n["null_sets"] == 199
     estimates = made.estimates()
     assert len(estimates) == 136 + 1
     top = estimates[f"together.{made.table['item_1'][0]}|{made.table['item_2'][0]}"]
@@ -137,7 +135,7 @@ def test_result_reads_well():
     assert list(made.tidy().columns)[2:5] == ["estimate", "conf.low", "conf.high"]
     assert made.glance()["survive"].item() == len(made.pairs_found())
     assert made.plot().axes
-    again = pair_survival(units, k=2, clouds=199, null_replicates=100, replicates=200, rng=5)
+    again = pair_survival(units, k=2, null_sets=199, null_replicates=100, replicates=200, rng=5)
     assert again.table.equals(made.table)
 
 
@@ -145,8 +143,8 @@ def test_standardised_and_unpaired():
     units, _ = planted(2, sizes=(3, 3))
     wide = tensor(units.values * np.array([1, 100, 0.01]), standardize=True)
     narrow = tensor(units.values, standardize=True)
-    a = pair_survival(wide, k=2, clouds=99, null_replicates=100, paired=False, rng=1)
-    b = pair_survival(narrow, k=2, clouds=99, null_replicates=100, paired=False, rng=1)
+    a = pair_survival(wide, k=2, null_sets=99, null_replicates=100, paired=False, rng=1)
+    b = pair_survival(narrow, k=2, null_sets=99, null_replicates=100, paired=False, rng=1)
     np.testing.assert_allclose(a.frequency, b.frequency)
 
 
@@ -155,7 +153,7 @@ def test_standardised_and_unpaired():
     [
         ({"k": 1}, "S405"),
         ({"k": 8}, "S405"),
-        ({"k": 2, "clouds": 5}, "S404"),
+        ({"k": 2, "null_sets": 5}, "S404"),
         ({"k": 2, "method": "centroid"}, "S404"),
         ({"k": 2, "frequency": 0}, "S404"),
         ({"k": 2, "q": 1}, "S404"),
@@ -178,7 +176,7 @@ def test_one_unit_two_items_unknown_pair():
     assert caught.value.code == "S405"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = pair_survival(cloud(0), k=2, clouds=99, null_replicates=100)
+        made = pair_survival(cloud(0), k=2, null_sets=99, null_replicates=100)
     for pair in (("m0", "m0"), ("m0", "elsewhere")):
         with pytest.raises(DynstatError, match="no such pair"):
             made.exactly([pair])

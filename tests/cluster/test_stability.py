@@ -120,7 +120,7 @@ def _cloud(n=12, p=3, seed=0):
     return np.random.default_rng(seed).normal(size=(n, p))
 
 
-@pytest.mark.parametrize("method", ["ward", "average", "complete", "single"])
+@pytest.mark.parametrize("method", ["ward", "average", "complete", "single", "weighted"])
 @pytest.mark.parametrize("n", [3, 8, 17, 41])
 def test_many_cuts_equal_scipy(method, n):
     rng = np.random.default_rng(n)
@@ -128,7 +128,7 @@ def test_many_cuts_equal_scipy(method, n):
     present = rng.random((6, 9, n)) < 0.64
     present[:, :, :2] = True
     for k in (2, min(n, 5)):
-        found = cut_many(x, k, method, present)
+        found = cut_many(x, k, method, present=present)
         for s in range(6):
             for b in range(9):
                 own = np.flatnonzero(present[s, b])
@@ -142,9 +142,9 @@ def test_many_cuts_equal_scipy(method, n):
 def test_many_cuts_in_parts_are_the_same(monkeypatch):
     x, present = _cloud(9)[None].repeat(5, axis=0) + np.arange(5)[:, None, None], np.ones((7, 9), bool)
     present[:, 4] = False
-    whole = cut_many(x, 3, "ward", present)
+    whole = cut_many(x, 3, "ward", present=present)
     monkeypatch.setattr("dynstat.cluster.many_cuts._CHUNK", 200)
-    np.testing.assert_array_equal(cut_many(x, 3, "ward", present), whole)
+    np.testing.assert_array_equal(cut_many(x, 3, "ward", present=present), whole)
 
 
 def _slow_jaccard(reference, found):
@@ -228,6 +228,7 @@ def test_result_and_seed():
     table = found.tidy()
     assert table["size"].tolist() == [*partition.sizes.tolist(), 14]
     assert "word" not in table
+    assert f"Cluster 1 of {partition.sizes[1]}: mean" in found.alt_text() and "no null" in found.alt_text()
     assert "stable" not in str(found).replace("Cluster stability", "")
     assert found.glance()["least"][0] == found.mean.min()
     assert len(found.plot().axes) == 1

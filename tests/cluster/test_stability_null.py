@@ -38,9 +38,9 @@ def test_equal_to_clusterboot_of_every_set():
 def test_one_by_one_is_the_same(monkeypatch):
     x = _frame("cloud")
     partition = hierarchical(x, "ward", k=3)
-    found = stability_test(x, partition, replicates=19, resamples=10, rng=2)
+    found = stability_test(x, partition, null_sets=19, replicates=10, rng=2)
     monkeypatch.setattr("dynstat.cluster.reclustering._FEW", 0)
-    again = stability_test(x, partition, replicates=19, resamples=10, rng=2)
+    again = stability_test(x, partition, null_sets=19, replicates=10, rng=2)
     np.testing.assert_allclose(found.ranked, again.ranked, atol=1e-14)
     assert found.p == again.p
 
@@ -64,14 +64,14 @@ def test_p_is_exact_under_a_gaussian_of_any_covariance():
 def test_planted_is_found_and_cloud_is_not():
     rng = np.random.default_rng(8)
     groups = rng.normal(size=(18, 3)) + 8 * np.repeat(np.eye(3), 6, axis=0)
-    found = stability_test(groups, hierarchical(groups, "ward", k=3), replicates=199, resamples=100, rng=1)
+    found = stability_test(groups, hierarchical(groups, "ward", k=3), null_sets=199, replicates=100, rng=1)
     cloud = _frame("cloud")
-    none = stability_test(cloud, hierarchical(cloud, "ward", k=2), replicates=199, resamples=100, rng=1)
+    none = stability_test(cloud, hierarchical(cloud, "ward", k=2), null_sets=199, replicates=100, rng=1)
     assert found.p < 0.05 < none.p
     # The textbook calls one cluster of the cloud valid; the null shows how often that happens.
     table = none.tidy()
-    assert table["word"][0] == "valid" and table["p"][0] > 0.1
-    assert found.verdict().startswith("More stable") and none.verdict().startswith("Not shown")
+    assert table["word"][0] == "valid" and table["p.value"][0] > 0.1
+    assert found.verdict.startswith("More stable") and none.verdict.startswith("Not shown")
 
 
 def test_p_counts_sets_that_reach_the_value():
@@ -80,8 +80,8 @@ def test_p_counts_sets_that_reach_the_value():
             _frame("cloud"),
             hierarchical(_frame("cloud"), "ward", k=3),
             statistic=statistic,
-            replicates=99,
-            resamples=20,
+            null_sets=99,
+            replicates=20,
         )
         np.testing.assert_allclose(found.draws, slow(found.ranked, axis=1))
         assert found.value == pytest.approx(slow(found.stability.mean))
@@ -89,8 +89,8 @@ def test_p_counts_sets_that_reach_the_value():
         table = found.tidy()
         assert np.all(np.diff(found.ranked, axis=1) <= 0)
         for rank, row in table.iterrows():
-            assert row["p"] == (1 + np.sum(found.ranked[:, rank] >= row["estimate"])) / 100
-            assert row["p.any"] >= row["p"]
+            assert row["p.value"] == (1 + np.sum(found.ranked[:, rank] >= row["estimate"])) / 100
+            assert row["p.any"] >= row["p.value"]
         made = found.estimates()
         e = made[f"stability.{statistic}"]
         assert (e.null["p"], e.null["replicates"], e.unit) == (found.p, 99, "model")
@@ -109,16 +109,16 @@ def test_words_stand_beside_p():
         "highly stable",
     ]
     table = stability_test(
-        _frame("cloud"), hierarchical(_frame("cloud"), k=2), replicates=19, resamples=10
+        _frame("cloud"), hierarchical(_frame("cloud"), k=2), null_sets=19, replicates=10
     ).tidy()
-    assert {"word", "p", "null.q50", "null.q95"} <= set(table)
+    assert {"word", "p.value", "null.q50", "null.q95"} <= set(table)
 
 
 @pytest.mark.parametrize("null", list(KINDS))
 def test_every_null_and_the_result(null, tmp_path):
     x = _frame("planted")
-    found = stability_test(x, hierarchical(x, "ward", k=3), null=null, replicates=39, resamples=20, rng=6)
-    again = stability_test(x, hierarchical(x, "ward", k=3), null=null, replicates=39, resamples=20, rng=6)
+    found = stability_test(x, hierarchical(x, "ward", k=3), null=null, null_sets=39, replicates=20, rng=6)
+    again = stability_test(x, hierarchical(x, "ward", k=3), null=null, null_sets=39, replicates=20, rng=6)
     np.testing.assert_array_equal(found.draws, again.draws)
     assert found.glance()["seed"][0] == 6
     assert KINDS[null] in str(found) and "p = " in found._repr_html_()
@@ -137,14 +137,14 @@ def test_other_methods_and_choices_of_k():
         hierarchical(x, "ward", gap=True),
         hierarchical(x, "average", height=3.0),
     ):
-        found = stability_test(x, partition, replicates=19, resamples=10, rng=1)
+        found = stability_test(x, partition, null_sets=19, replicates=10, rng=1)
         assert found.stability.mean.min() > 0.9
         assert found.p <= 0.3
     given = Partition.given([0] * 15 + [1] * 15)
     how = hierarchical(x, "ward", k=2).recluster
-    assert stability_test(x, given, recluster=how, replicates=19, resamples=10).p <= 0.3
+    assert stability_test(x, given, recluster=how, null_sets=19, replicates=10).p <= 0.3
     # k is chosen anew on every set: they do not all hold two clusters.
-    by_gap = stability_test(x, hierarchical(x, "ward", gap=True), replicates=19, resamples=10, rng=1)
+    by_gap = stability_test(x, hierarchical(x, "ward", gap=True), null_sets=19, replicates=10, rng=1)
     assert by_gap.ranked.shape[1] > 2
 
 
@@ -155,7 +155,7 @@ def test_a_set_without_clusters_has_stability_zero():
     x = np.random.default_rng(0).normal(size=(10, 2))
     x[0, 0] = 77.0
     partition = Partition.given(nearly_never(x))
-    found = stability_test(x, partition, recluster=nearly_never, replicates=19, resamples=10)
+    found = stability_test(x, partition, recluster=nearly_never, null_sets=19, replicates=10)
     assert np.all(found.draws == 0)
 
 
@@ -165,8 +165,8 @@ def test_bad_input():
     for options in (
         {"null": "poisson"},
         {"statistic": "median"},
-        {"replicates": 10},
-        {"resamples": 5},
+        {"null_sets": 10},
+        {"replicates": 5},
         {"scheme": "noise"},
     ):
         with pytest.raises(DynstatError) as caught:
@@ -183,7 +183,7 @@ def test_bad_input():
         assert caught.value.code == code
     with pytest.warns(DynstatWarning) as seen:
         wide = x.assign(flat=1.0)
-        stability_test(wide, hierarchical(x, k=2), replicates=19, resamples=10)
+        stability_test(wide, hierarchical(x, k=2), null_sets=19, replicates=10)
     assert len(seen) == 1
 
 

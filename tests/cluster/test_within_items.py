@@ -17,11 +17,14 @@ from dynstat.cluster import (
     hdbscan,
     hierarchical,
     stability_table,
+    stability_test,
     unit_stability,
 )
-from dynstat.cluster.coclustering import cluster_jaccard, jeffreys, recluster_many
+from dynstat.cluster.coclustering import jeffreys, recluster_many
 from dynstat.cluster.features import standardized
-from dynstat.cluster.many_trees import METHODS, cut_many, distances, first_appearance
+from dynstat.cluster.jaccard import best_jaccard, contingency
+from dynstat.cluster.many_cuts import LINKAGES, cut_many, distances
+from dynstat.cluster.partition import in_order
 from dynstat.errors import DynstatError, DynstatWarning
 
 
@@ -36,7 +39,7 @@ def some(seed=0, n=7, u=12, p=3, noise=1.0):
     return rng.normal(size=(n, 1, p)) + noise * rng.normal(size=(n, u, p))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LINKAGES)
 @pytest.mark.parametrize("n", [5, 12, 45])
 def test_cut_many_equals_scipy(method, n):
     x = np.random.default_rng(n).normal(size=(20, n, 3))
@@ -44,7 +47,7 @@ def test_cut_many_equals_scipy(method, n):
     for at, k in enumerate((2, 4, n - 1)):
         for b in range(20):
             wanted = fcluster(linkage(x[b], method), k, "maxclust")
-            assert made[at, b].tolist() == first_appearance(wanted[None])[0].tolist()
+            assert made[at, b].tolist() == in_order(wanted).tolist()
 
 
 @pytest.mark.parametrize("metric", ["cityblock", "cosine", "correlation", "sqeuclidean"])
@@ -62,8 +65,8 @@ def test_co_clustering_and_jaccard_equal_slow_versions(labels):
     b, n = labels.shape
     wanted = [[np.mean([r[i] == r[j] != -1 for r in labels]) for j in range(n)] for i in range(n)]
     np.testing.assert_allclose(co_clustering(labels), wanted)
-    original = first_appearance(labels[:1])[0]
-    made = cluster_jaccard(labels, original)
+    original = in_order(labels[0])
+    made = best_jaccard(contingency(original, labels))[:, :-1]
     for row, got in zip(labels, made, strict=True):
         for c in range(original.max() + 1):
             mine = set(np.flatnonzero(original == c))
@@ -104,7 +107,7 @@ def test_replicates_equal_a_loop_over_rebuilt_features(standardize):
         x = np.nanmean(np.repeat(values, w, axis=1), axis=1)
         x = standardized(x) if standardize else x
         wanted = fcluster(linkage(x, "average"), 3, "maxclust")
-        assert got.tolist() == first_appearance(wanted[None])[0].tolist()
+        assert got.tolist() == in_order(wanted).tolist()
     np.testing.assert_allclose(made.frequency, co_clustering(made.labels))
 
 
@@ -132,8 +135,8 @@ def test_table_of_both_stabilities():
     made = unit_stability(tensor(some(noise=0.01)), k=3, replicates=100)
     table = stability_table(made, [0.9, 0.5, 0.76])
     assert table["jaccard.units"].tolist() == [1.0, 1.0, 1.0]
-    assert table["finding"][0] == "stable over prompts and over models"
-    assert table["finding"][1].startswith("stable over prompts, not over models")
+    assert table["finding"][0] == "recovered over prompts and over models"
+    assert table["finding"][1].startswith("recovered over prompts, not over models")
     framed = pd.DataFrame({"cluster": [0, 1, 2], "jaccard": [0.9, 0.5, 0.76]})
     pd.testing.assert_frame_equal(stability_table(made, framed), table)
     with pytest.raises(DynstatError, match="clusters are not the same"):
@@ -149,7 +152,13 @@ def test_table_takes_clusterboot():
     made = unit_stability(units, k=3, replicates=100)
     over = clusterboot(units.features(), made.partition, replicates=100, rng=1)
     table = stability_table(made, over)
-    assert table["jaccard.items"].between(0, 1).all()
+    assert table["jaccard.items"].tolist() == pytest.approx(over.mean) and "p.items" not in table
+    test = stability_test(units.features(), made.partition, null_sets=19, replicates=20)
+    beside = stability_table(made, test)
+    # A test has its most stable cluster first, the table clusters in their order.
+    by_number = test.tidy().set_index("cluster")
+    assert beside["jaccard.items"].tolist() == pytest.approx(by_number["estimate"][[0, 1, 2]].tolist())
+    assert beside["p.items"].tolist() == by_number["p.value"][[0, 1, 2]].tolist()
 
 
 def test_result_reads_well():

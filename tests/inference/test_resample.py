@@ -81,3 +81,10 @@ def test_a_seed_repeats_and_a_missing_seed_is_drawn_and_recorded():
 def test_monte_carlo_p_is_never_zero():
     assert monte_carlo_p(10.0, np.zeros(99)) == pytest.approx(0.01)
     assert monte_carlo_p(0.0, np.zeros(99)) == 1.0
+
+
+@pytest.mark.parametrize("seed", ["x", -3, 1.5, True])
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(DynstatError, match="S404"):
+        as_generator(seed)
+    assert as_generator(np.int64(3))[1] == 3

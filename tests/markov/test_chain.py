@@ -13,9 +13,11 @@ from scipy import stats
 from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.inference.estimate import BetaPivot
 from dynstat.markov import derived
+from dynstat.markov.contingency import chi_square_p, statistics
 from dynstat.markov.estimation import chain
 from dynstat.markov.rare_events import effective_trials
 from dynstat.markov.sequences import Sequences
+from dynstat.markov.tabulation import stretches, tabulate
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 R = json.loads((ORACLES / "markov.json").read_text())
@@ -80,6 +82,22 @@ def test_r_rain():
     assert {s: c[f"stationary.{s}"].value for s in c.states} == pytest.approx(want["stationary"], abs=1e-10)
 
 
+def test_r_order_of_rain():
+    """R's two tests of one question: assessOrder is the textbook's, verifyMarkovProperty counts 20 df."""
+    with open(ORACLES / "markov" / "rain.csv") as file:
+        days = [row["state"] for row in csv.DictReader(file)]
+    parts = stretches(Sequences.from_lists([days]), 1)
+    none = np.zeros(1, dtype=np.intp)
+    table = tabulate(parts.codes, 3, outer=none, n_outer=1, stratum=none, n_strata=1, order=1)[0]
+    found = statistics(table)
+    order, markov = R["rain"]["order"], R["rain"]["markov_property"]
+    assert found.pearson.sum() == pytest.approx(order["statistic"], rel=1e-12)
+    assert chi_square_p(float(found.pearson.sum()), int(found.df.sum())) == pytest.approx(
+        order["p"], rel=1e-10
+    )
+    assert int(found.df.sum()) == 12 != markov["dof"] and markov["p"] > 0.15
+
+
 def test_r_standard_error_leaves_out_one_minus_p():
     """The docs warn of it; this shows the formula that R's numbers follow."""
     n = np.array(R["states"]["counts"]["values"])
@@ -92,7 +110,7 @@ def test_replicates_are_sums_of_drawn_units():
     s = simulated()
     c = chain(s, replicates=99, rng=4)
     assert c.n == {"units": 7, "sequences": 20, "transitions": 580}
-    from dynstat.markov.sequences import unit_codes
+    from dynstat.markov.labels import unit_codes
 
     weights = unit_codes(s, "prompt").weights(99, np.random.default_rng(4))
     slow = sum(w[:, None, None] * t for w, t in zip(weights.T, c.unit_counts, strict=True))

@@ -284,7 +284,7 @@ def test_slope_is_the_logistic_one():
 
 # --- results -----------------------------------------------------------------------------------------------
 
-QUICK = {"replicates": 199, "null_replicates": 199}
+QUICK = {"replicates": 199, "permutations": 199}
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,7 @@ def spells():
 
 
 def test_result_holds_curve_null_and_naive_share(spells):
-    got = reopening(spells, within=8, by="model", **QUICK)
+    got = reopening(spells, horizon=8, by="model", **QUICK)
     e = got.estimates()
     plain = incidence(count_spells(spells.duration, spells.event, np.zeros(len(spells), dtype=int), 1, 39)[0])
     assert e["reopening"].value == plain.incidence[7, 0] and e["naive"].value == plain.naive
@@ -303,18 +303,18 @@ def test_result_holds_curve_null_and_naive_share(spells):
     assert e["reopening"].method == "markov.reopening@1" and e["reopening"].seed == 0
     assert e["reopening"].null["name"] == "memoryless two-state chain" and 0 < e["reopening"].null["p"] <= 1
     assert {"reopening.a", "naive.b"} <= set(e)
-    total = got.tidy().query("term == 'reopening' and group != ''")["spells"].sum()
+    total = got.tidy().query("term == 'reopening' and group != 'all'")["spells"].sum()
     assert total == len(spells) == got.glance()["spells"][0]
-    curve = got.curve.query("group == ''")
+    curve = got.curve.query("group == 'all'")
     np.testing.assert_allclose(curve[["estimate", "ended", "inside"]].sum(axis=1)[:20], 1.0)
     # The naive share lies where a chain without memory puts it.
-    row = got.nulls.query("group == '' and statistic == 'naive'").iloc[0]
+    row = got.nulls.query("group == 'all' and statistic == 'naive'").iloc[0]
     assert row["q025"] < row["observed"] < row["q975"]
     assert "Aalen-Johansen" in str(got) and got._repr_html_().startswith("<pre>")
 
 
 def test_same_seed_same_numbers(spells):
-    a, b = (reopening(spells, within=5, rng=4, **QUICK) for _ in range(2))
+    a, b = (reopening(spells, horizon=5, rng=4, **QUICK) for _ in range(2))
     pd.testing.assert_frame_equal(a.tidy(), b.tidy())
     pd.testing.assert_frame_equal(a.nulls, b.nulls)
 
@@ -323,7 +323,7 @@ def test_memory_is_found_and_its_direction_named():
     spells = two_state(30, 8, 50, leave=0.12, enter=0.15, memory=0.8, seed=3)
     for null in ("within_runs", "simulated"):
         p = {
-            side: reopening(spells, within=2, null=null, alternative=side, **QUICK)
+            side: reopening(spells, horizon=2, null=null, alternative=side, **QUICK)
             .estimates()["reopening"]
             .null["p"]
             for side in ("two-sided", "less", "greater")
@@ -345,7 +345,7 @@ def test_memory_is_found_and_its_direction_named():
 def test_prompts_that_differ_fool_the_simulated_null_only():
     spells = two_state(40, 10, 60, leave=0.2, enter=0.15, spread=1.2, seed=9)
     p = {
-        null: reopening(spells, within=6, null=null, **QUICK).estimates()["reopening"].null["p"]
+        null: reopening(spells, horizon=6, null=null, **QUICK).estimates()["reopening"].null["p"]
         for null in ("within_runs", "simulated")
     }
     assert p["simulated"] <= 0.02 < 0.05 < p["within_runs"]
@@ -354,7 +354,7 @@ def test_prompts_that_differ_fool_the_simulated_null_only():
 def test_beyond_the_longest_record_it_says_so():
     spells = find_spells(sequences("ooCoCCCC", "oCCoo", "oCoCC"))
     with pytest.warns(DynstatWarning, match="not known"):
-        got = reopening(spells, within=9, **QUICK)
+        got = reopening(spells, horizon=9, **QUICK)
     e = got.estimates()["reopening"]
     assert np.isnan(e.value) and np.isnan(e.low) and e.interval.startswith("none")
 
@@ -362,47 +362,56 @@ def test_beyond_the_longest_record_it_says_so():
 def test_a_group_of_one_unit_has_no_interval(spells):
     runs = spells.runs.assign(kind=np.where(spells.runs["prompt"] == "p00", "x", "y"))
     one = make_spells("COLLAPSE", spells.inside, runs, spells.ended, spells.limit)
-    e = reopening(one, within=4, by="kind", **QUICK).estimates()
+    e = reopening(one, horizon=4, by="kind", **QUICK).estimates()
     assert np.isnan(e["reopening.x"].low) and np.isfinite(e["reopening.y"].low)
 
 
 @pytest.mark.parametrize(
     ("kw", "code"),
     [
-        ({"within": 0}, "S404"),
-        ({"within": 2.5}, "S404"),
+        ({"horizon": 0}, "S404"),
+        ({"horizon": 2.5}, "S404"),
         ({"null": "none"}, "S404"),
         ({"alternative": "up"}, "S404"),
         ({"replicates": 5}, "S404"),
+        ({"permutations": 5}, "S404"),
         ({"by": "author"}, "S407"),
         ({"unit": "author"}, "S407"),
     ],
 )
 def test_bad_arguments_are_named(spells, kw, code):
     with pytest.raises(DynstatError) as e:
-        reopening(spells, **({"within": 4} | kw))
+        reopening(spells, **({"horizon": 4} | kw))
     assert e.value.code == code
 
 
 def test_one_unit_is_an_error():
     one = find_spells(sequences("ooCoCC"))
-    for call in (lambda: reopening(one, within=1), lambda: duration_dependence(one)):
+    for call in (lambda: reopening(one, horizon=1), lambda: duration_dependence(one)):
         with pytest.raises(DynstatError) as e:
             call()
         assert e.value.code == "S403"
 
 
+def test_a_state_that_is_never_left_says_nothing_of_duration():
+    stuck = find_spells(sequences("oCCC", "ooCC", "oooC"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        with pytest.raises(DynstatError, match="S406.*was left"):
+            duration_dependence(stuck, unit="prompt")
+
+
 def test_nothing_is_warned_of_on_ordinary_data(spells):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        reopening(spells, within=4, by="model", **QUICK)
+        reopening(spells, horizon=4, by="model", **QUICK)
         duration_dependence(spells, **QUICK)
 
 
 def test_an_event_that_never_fails_has_a_limit_nevertheless():
     # Every stay lasts one or two tokens: within 3 all have reopened, and no text has ended.
     spells = find_spells(sequences(*["oCoCCoooCo"] * 12))
-    e = reopening(spells, within=3, **QUICK).estimates()
+    e = reopening(spells, horizon=3, **QUICK).estimates()
     assert e["reopening"].value == 1.0 and 0.7 < e["reopening"].low < 0.97 and e["reopening"].high == 1.0
     assert e["end_of_text"].value == 0.0 == e["end_of_text"].low and 0.03 < e["end_of_text"].high < 0.3
     assert "Jeffreys" in e["reopening"].interval

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from dynstat.errors import DynstatError
-from dynstat.markov import duration_dependence, reopening
+from dynstat.markov import discrete_hazard, duration_dependence, reopening
 from dynstat.markov.spells import make_spells
 from dynstat.plotting.cycles import alt_text, hazard_by_duration, reopening_curve
 from dynstat.plotting.style import save_svg
 
-QUICK = {"replicates": 99, "null_replicates": 99}
+QUICK = {"replicates": 99, "permutations": 99}
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def spells():
 
 @pytest.fixture(scope="module")
 def result(spells):
-    return reopening(spells, within=3, by="model", **QUICK)
+    return reopening(spells, horizon=3, by="model", **QUICK)
 
 
 def test_curve_shows_what_the_table_holds(result, tmp_path):
     ax = result.plot().axes[0]
-    table = result.curve.query("group == '' and `n.risk` > 0")
+    table = result.curve.query("group == 'all' and `n.risk` > 0")
     lines = {line.get_label(): line for line in ax.lines}
     np.testing.assert_allclose(lines["reopened"].get_ydata()[1:], table["estimate"])
     np.testing.assert_allclose(lines["1 − Kaplan–Meier"].get_ydata()[1:], table["kaplan.meier"])
@@ -68,3 +68,15 @@ def test_hazard_figure(spells):
     seen = got.tidy().query("`n.risk` > 0")
     np.testing.assert_allclose(ax.lines[0].get_ydata(), seen["estimate"])
     assert re.search(r"p = \.\d{3}", alt_text(got)) and got.alt_text() == alt_text(got)
+
+
+def test_ratios_are_drawn_where_the_table_has_them(spells):
+    model = discrete_hazard(spells, formula="model + log(duration)")
+    ax = model.plot().axes[0]
+    table = model.tidy().query("term != 'Intercept'")
+    np.testing.assert_allclose(ax.lines[1].get_xdata(), table["estimate"])
+    assert [t.get_text() for t in ax.get_yticklabels()] == table["term"].tolist()
+    assert ax.get_xscale() == "log" and "odds ratio" in ax.get_xlabel()
+    assert all(f"{v:.2f}" in model.alt_text() for v in table["estimate"])
+    with pytest.raises(DynstatError, match="S404"):
+        discrete_hazard(spells, formula="1").plot()

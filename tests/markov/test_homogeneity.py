@@ -20,7 +20,7 @@ from dynstat.markov.null_chains import draw_chain
 from dynstat.markov.permuting import NullDraws, arrange, count_arrangements
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "chain_tests.json").read_text(encoding="utf-8"))
-QUICK = {"replicates": 99, "bootstrap": 99}
+QUICK = {"permutations": 99, "replicates": 99}
 
 
 def panel(models=3, prompts=8, samples=2, steps=30, states=3, seed=0, shift=0.0):
@@ -199,7 +199,7 @@ def test_identical_groups_differ_by_nothing():
 
 def test_a_difference_is_found_and_named_by_state():
     s = panel(models=4, prompts=30, shift=0.3)
-    result = homogeneity_test(s, "category", replicates=499, bootstrap=199)
+    result = homogeneity_test(s, "category", permutations=499, replicates=199)
     assert result.p_value <= 0.01
     e = result.estimates()["total_variation"]
     assert 0 < e.low < e.value < e.high and e.null["p"] <= 0.01
@@ -237,7 +237,7 @@ def test_simulated_null_agrees_with_chi_square_where_it_is_right():
     codes = draw_chain(p, np.zeros(40, dtype=int), np.full(40, 60), rng)
     labels = pd.DataFrame({"unit": np.arange(40).astype(str), "group": np.repeat(["a", "b"], 20)})
     s = Sequences(codes.ravel(), np.arange(41) * 60, ("x", "y", "z"), labels)
-    result = homogeneity_test(s, "group", unit="unit", null="simulation", replicates=1999, bootstrap=99)
+    result = homogeneity_test(s, "group", unit="unit", null="simulation", permutations=1999, replicates=99)
     assert result.p_value == pytest.approx(result.p_chi_square["Pearson"], abs=0.05)
 
 
@@ -293,7 +293,7 @@ def test_bad_input_is_refused_by_name():
         lambda: homogeneity_test(Sequences(s.codes, s.offsets, s.states, missing)),
         "1 of 48 sequences",
     )
-    refused("S404", lambda: homogeneity_test(s, replicates=10), "99")
+    refused("S404", lambda: homogeneity_test(s, permutations=10), "99")
     refused("S404", lambda: homogeneity_test(s, statistic="F"), "Pearson")
     refused("S404", lambda: homogeneity_test(s, null="chi"), "permutation")
     refused("S404", lambda: homogeneity_test(s, permute="rows"), "within")

@@ -75,7 +75,7 @@ def test_chain_is_a_count_over_the_dataset(ds):
         for a, b in zip(row, row[1:], strict=False):
             if min(a, b) >= 0:
                 counts[a, b] += 1
-    out = run("chain", ds, **LIMITS, replicates=200, stays=99)
+    out = run("chain", ds, **LIMITS, replicates=200, surrogates=99)
     rows, total = counts.sum(axis=1), counts.sum()
     assert total > 500 and (rows > 0).all()
     for i, a in enumerate(CODES["state"]):
@@ -94,7 +94,7 @@ def test_chain_is_a_count_over_the_dataset(ds):
 def test_one_model_alone(ds):
     mine = [row for m, row in loop_over(ds) if m == 1]
     seen = [c for row in mine for c in row[1:] if c >= 0]
-    out = run("chain", ds, **LIMITS, model="model-1", interval="sandwich", stays=0)
+    out = run("chain", ds, **LIMITS, model="model-1", interval="sandwich", surrogates=0)
     assert out["occupancy.STABLE"].value == pytest.approx(np.mean(np.array(seen) == 0), abs=0.02)
     assert out["occupancy.STABLE"].n["sequences"] == len(mine)
     assert not [k for k in out if k.startswith("stay")]
@@ -109,7 +109,7 @@ def test_reopening_within_one_token_is_a_share(ds):
         for t in range(1, len(row) - 1):
             if row[t] == 1 and row[t - 1] == 0:
                 at_risk, left = at_risk + 1, left + (row[t + 1] == 0)
-    out = run("reopening", ds, **EPISODES, within=1, by="model", replicates=199, null_replicates=199)
+    out = run("reopening", ds, **EPISODES, horizon=1, by="model", replicates=199, permutations=199)
     e = out["reopening"]
     assert at_risk > 50 and e.value == pytest.approx(left / at_risk)
     assert e.null["name"] == "memoryless" and "reopening.model-2" in out
@@ -119,12 +119,12 @@ def test_reopening_within_one_token_is_a_share(ds):
 
 
 def test_distance_and_stationarity(ds):
-    out = run("transition_distance", ds, **LIMITS, replicates=199, bootstrap=199)
+    out = run("transition_distance", ds, **LIMITS, permutations=199, replicates=199)
     e = out["largest_distance"]
     assert e.null["name"] == "exchangeable models" and len(out) == 4 and "distance.model-0+model-2" in out
     # Models are drawn alike: what lies between them is noise.
     assert e.value < e.diagnostics["plain"] and e.null["p"] > 0.01
-    out = run("stationarity", ds, **LIMITS, replicates=199, bootstrap=199)
+    out = run("stationarity", ds, **LIMITS, permutations=199, replicates=199)
     assert set(out) == {"cramers_v", "total_variation"}
     e = out["total_variation"]
     assert e.null["name"] == "blocks permuted" and e.diagnostics["Pearson_p"] > 0.01 and e.low == 0
@@ -136,10 +136,10 @@ def test_a_change_along_the_run_and_between_models_is_seen(ds):
     t = np.arange(26)
     high = np.where(t < 16, t // 4 % 2, t % 2) == 1
     moved["entropy"].values[0] = np.where(high, 0.9, 0.1)[:, None]
-    out = run("stationarity", moved, **LIMITS, blocks=2, replicates=199, bootstrap=199)
+    out = run("stationarity", moved, **LIMITS, blocks=2, permutations=199, replicates=199)
     assert out["total_variation"].null["p"] < 0.05 and out["total_variation"].value > 0.1
     moved["entropy"].values[0] = np.where(t // 4 % 2 == 1, 0.9, 0.1)[:, None]
-    e = run("transition_distance", moved, **LIMITS, replicates=199, bootstrap=199)["largest_distance"]
+    e = run("transition_distance", moved, **LIMITS, permutations=199, replicates=199)["largest_distance"]
     assert e.null["p"] < 0.05 and "model-0" in e.diagnostics["pair"]
 
 
@@ -153,14 +153,14 @@ def test_motifs_and_first_visits_along_layers(ds):
     wave["entropy"].values[:] = np.where(high, 0.9, 0.1)
     wave["step_length"].values[:] = np.where(np.isnan(wave["step_length"].values), np.nan, 0.01)
     options = {"tokens": "all", **LIMITS}
-    out = run("motifs", wave, **options, n=2, replicates=199, bootstrap=99, nulls=["depth_pooled"])
+    out = run("motifs", wave, **options, n=2, surrogates=199, replicates=99, nulls=["depth_pooled"])
     e = out["conserved"]
     assert (
         e.null["name"] == "without grammar" and out["conserved.depth_pooled"].null["name"] == "depth_pooled"
     )
     assert e.value == len([k for k in out if k.startswith("enrichment.")])
     order = ["STABLE", "SURFACE_BRANCHING"]
-    out = run("first_visits", wave, **options, order=order, replicates=99, bootstrap=99)
+    out = run("first_visits", wave, **options, order=order, surrogates=99, replicates=99)
     codes = states(wave, Thresholds.fixed(*LIMITS.values())).values
     met = total = 0
     for m, p, s in np.ndindex(codes.shape[:3]):
@@ -176,7 +176,7 @@ def test_motifs_and_first_visits_along_layers(ds):
 
 
 def test_last_prompt_token_is_the_default_of_layers(ds):
-    out = run("first_visits", ds, **LIMITS, order=["STABLE", "COMMITTED"], replicates=99, bootstrap=99)
+    out = run("first_visits", ds, **LIMITS, order=["STABLE", "COMMITTED"], surrogates=99, replicates=99)
     assert out["path_share"].n["sequences"] == 3 * 6  # one a model and prompt; samples share their prompt
 
 
@@ -190,7 +190,7 @@ def test_last_prompt_token_is_the_default_of_layers(ds):
         ("first_visits", {"order": ["STABLE", "SB"]}, "Y003"),
         ("motifs", {"nulls": []}, "Y003"),
         ("stationarity", {"blocks": 1}, "Y003"),
-        ("reopening", {"within": 0}, "Y003"),
+        ("reopening", {"horizon": 0}, "Y003"),
         ("reopening", {"state": "STABLE", **EPISODES}, "S407"),
     ],
 )
@@ -235,7 +235,7 @@ WHOLE = """\
 analyses:
   S1:
     method: markov.chain@1
-    options: {turbulence: 0.25, branching: 0.14, replicates: 99, stays: 99}
+    options: {turbulence: 0.25, branching: 0.14, replicates: 99, surrogates: 99}
     seed: 1
 hypotheses:
   V8:
@@ -254,34 +254,34 @@ exploratory:
   X1:
     method: structure.agreement@1
     outcome: {metric: run_mean@1, of: entropy}
-    options: {families: architecture, k: 2, strata: "", replicates: 99, fragment_sets: 19}
+    options: {families: architecture, k: 2, strata: "", replicates: 99, null_sets: 19}
     seed: 2
   X2:
     method: structure.pairs@1
     outcome: {metric: run_mean@1, of: entropy}
     options:
-      {pairs: [[model-0, model-1]], k: 2, strata: "", replicates: 100, clouds: 99, null_replicates: 50}
+      {pairs: [[model-0, model-1]], k: 2, strata: "", replicates: 100, null_sets: 99, null_replicates: 50}
     seed: 2
   X3:
     method: structure.largest_gap@1
     outcome: {metric: run_mean@1, of: entropy}
-    options: {strata: "", replicates: 199, resamples: 99}
+    options: {strata: "", null_sets: 199, replicates: 99}
     seed: 2
   X4:
     method: markov.reopening@1
-    options: {enter: 0.1, leave: 0.15, within: 3, replicates: 99, null_replicates: 99}
+    options: {enter: 0.1, leave: 0.15, horizon: 3, replicates: 99, permutations: 99}
     seed: 2
   X5:
     method: markov.transition_distance@1
-    options: {turbulence: 0.25, branching: 0.14, replicates: 99, bootstrap: 99}
+    options: {turbulence: 0.25, branching: 0.14, permutations: 99, replicates: 99}
     seed: 2
   X6:
     method: markov.first_visits@1
-    options: {turbulence: 0.25, branching: 0.14, order: [STABLE, COMMITTED], replicates: 99, bootstrap: 99}
+    options: {turbulence: 0.25, branching: 0.14, order: [STABLE, COMMITTED], surrogates: 99, replicates: 99}
     seed: 2
   X7:
     method: markov.motifs@1
-    options: {turbulence: 0.25, branching: 0.14, tokens: all, n: 2, nulls: [depth_pooled], replicates: 99}
+    options: {turbulence: 0.25, branching: 0.14, tokens: all, n: 2, nulls: [depth_pooled], surrogates: 99}
     seed: 2
   X8:
     method: structure.anomaly@1
@@ -290,7 +290,7 @@ exploratory:
     seed: 2
   X9:
     method: markov.stationarity@1
-    options: {turbulence: 0.25, branching: 0.14, replicates: 99, bootstrap: 99}
+    options: {turbulence: 0.25, branching: 0.14, permutations: 99, replicates: 99}
     seed: 2
 """
 

@@ -100,7 +100,9 @@ def test_q_values_are_those_of_statsmodels(p: np.ndarray) -> None:
     np.testing.assert_allclose(false_discovery(p, 12), multipletests(p, method="fdr_bh")[1], atol=1e-12)
     # Possible motifs that were never seen have p = 1.
     full = np.concatenate([p, np.ones(8)])
-    np.testing.assert_allclose(false_discovery(p, 20), multipletests(full, method="fdr_bh")[1][:12], atol=1e-12)
+    np.testing.assert_allclose(
+        false_discovery(p, 20), multipletests(full, method="fdr_bh")[1][:12], atol=1e-12
+    )
 
 
 def test_expected_counts_equal_enumeration() -> None:
@@ -114,7 +116,7 @@ def test_expected_counts_equal_enumeration() -> None:
         for gram, count in slow_counts(table, 3).items():
             exact[gram] = exact.get(gram, 0) + count / len(every)
     with pytest.warns(DynstatWarning, match="one group"):
-        r = motifs(sequences(x, 1, 3), nulls=["depth_pooled"], replicates=4000, bootstrap=19)
+        r = motifs(sequences(x, 1, 3), nulls=["depth_pooled"], surrogates=4000, replicates=19)
     for gram, wanted in exact.items():
         m = r.names.index(" > ".join(STATES[i] for i in gram))
         assert r.against["depth_pooled"].expected[0, m] == pytest.approx(wanted, abs=0.05)
@@ -123,7 +125,7 @@ def test_expected_counts_equal_enumeration() -> None:
 def test_a_trend_over_depth_is_no_grammar() -> None:
     """Fixture 11: flagged where the null forgets depth, not where it keeps it."""
     x = trend(np.random.default_rng(2), 3 * 72, 2.0)
-    r = motifs(sequences(x, 3, 3), nulls=["markov", *DEPTH], replicates=499, bootstrap=99)
+    r = motifs(sequences(x, 3, 3), nulls=["markov", *DEPTH], surrogates=499, replicates=99)
     assert (r.against["markov"].q < 0.05).any()
     for null in DEPTH:
         assert not r.against[null].conserved.any()
@@ -134,7 +136,7 @@ def test_a_trend_over_depth_is_no_grammar() -> None:
 
 def test_a_planted_grammar_is_found_by_both_nulls() -> None:
     x = grammar(np.random.default_rng(1), 3 * 72, 12, 0.9)
-    r = motifs(sequences(x, 3, 4), replicates=999, bootstrap=199)
+    r = motifs(sequences(x, 3, 4), surrogates=999, replicates=199)
     name = "SURFACE_BRANCHING > STABLE > COMMITTED_NO_BIFURCATION"
     assert name in r.conserved and r.estimate.value == len(r.conserved) <= 2
     assert r.estimate.null is not None and r.estimate.null["p"] == 0.001 and r.estimate.null["mean"] < 0.05
@@ -147,8 +149,24 @@ def test_a_planted_grammar_is_found_by_both_nulls() -> None:
     keys = r.estimates()
     assert {"conserved", "conserved.markov", f"enrichment.depth.m2.{name}"} <= set(keys)
     assert r.glance()["possible"].item() == 36
-    shares = motifs(sequences(x, 3, 4), replicates=999, bootstrap=99, scale="share")
+    shares = motifs(sequences(x, 3, 4), surrogates=999, replicates=99, scale="share")
     assert name in shares.conserved
+
+
+def test_the_interval_says_where_no_sample_has_a_motif() -> None:
+    noise = np.random.default_rng(0).integers(0, 3, (3 * 72, 12))
+    r = motifs(sequences(noise, 3, 3), surrogates=999, replicates=99)
+    e = r.estimate
+    assert (e.value, e.low, e.high) == (0, 0, 0) and e.diagnostics["samples_with_one"] == 0
+    assert e.interval.endswith("no motif passes in any of 99 samples")
+    for name, side in r.against.items():
+        own = r.estimates()[f"conserved.{name}"]
+        some = int(side.conserved_draws.any(axis=1).sum())
+        assert own.diagnostics["samples_with_one"] == some
+        assert ("no motif passes" in own.interval) == (some == 0 and own.value == 0)
+    x = grammar(np.random.default_rng(1), 2 * 72, 12, 0.9)
+    found = motifs(sequences(x, 2, 4), surrogates=999, replicates=99).estimate
+    assert found.diagnostics["samples_with_one"] > 90 and "no motif" not in found.interval
 
 
 def test_prompts_that_differ_are_no_grammar() -> None:
@@ -160,7 +178,7 @@ def test_prompts_that_differ_are_no_grammar() -> None:
         x = np.digitize(level + rng.normal(size=(36, 12)), [-0.6, 0.6])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DynstatWarning)
-            r = motifs(sequences(x, 1, 3), nulls=DEPTH, replicates=299, bootstrap=19, rng=i)
+            r = motifs(sequences(x, 1, 3), nulls=DEPTH, surrogates=299, replicates=19, rng=i)
         for null in DEPTH:
             flagged[null] += bool(r.against[null].conserved.any())
     assert flagged["depth_pooled"] >= 4 and flagged["depth"] <= 1
@@ -173,22 +191,23 @@ def test_bad_input() -> None:
         {"n": 1},
         {"nulls": ["other"]},
         {"scale": "log"},
+        {"surrogates": 9},
         {"replicates": 9},
         {"fdr": 1.0},
         {"minimum": 0},
     ):
         with pytest.raises(DynstatError, match="S404"):
-            motifs(fine, **{"replicates": 99, **wrong})
+            motifs(fine, **{"surrogates": 99, **wrong})
     with pytest.raises(DynstatError, match="S406.*one state"):
         motifs(sequences(np.zeros((12, 6), dtype=int), 2, 3))
     with pytest.raises(DynstatError, match="S406.*3 states in a row"):
         motifs(sequences(np.repeat([[0, 0, 1, 1]], 12, axis=0), 2, 3))
     with pytest.raises(DynstatError, match="S403"), pytest.warns(DynstatWarning):
-        motifs(sequences(rng.integers(0, 3, (2, 6)), 2, 3), replicates=99)
+        motifs(sequences(rng.integers(0, 3, (2, 6)), 2, 3), surrogates=99)
     with pytest.raises(DynstatError, match="S407"):
-        motifs(fine, group="family")
+        motifs(fine, by="family")
     with pytest.warns(DynstatWarning, match="at least 239 are needed"):
-        r = motifs(fine, replicates=199, bootstrap=19)
+        r = motifs(fine, surrogates=199, replicates=19)
     with pytest.raises(DynstatError, match="S407"):
         r.enrichment("STABLE > STABLE", "m0", "depth")
     ragged = Sequences.from_lists(
@@ -196,7 +215,7 @@ def test_bad_input() -> None:
         labels={"model": ["x", "x", "y", "y"], "prompt": ["p", "q", "p", "q"]},
     )
     with pytest.warns(DynstatWarning):
-        assert motifs(ragged, replicates=199, bootstrap=19).counts.sum() == 3
+        assert motifs(ragged, surrogates=199, replicates=19).counts.sum() == 3
 
 
 def test_a_group_without_any_state_is_named() -> None:
@@ -205,5 +224,5 @@ def test_a_group_without_any_state_is_named() -> None:
         labels={"model": ["x", "x", "empty", "empty"], "prompt": ["p", "q", "p", "q"]},
     )
     with pytest.warns(DynstatWarning, match="without any 3-gram.*empty"):
-        r = motifs(s, nulls=tuple(NULLS), replicates=239, bootstrap=19)
-    assert r.conserved == () and r.totals.tolist() == [2, 0]
+        r = motifs(s, nulls=tuple(NULLS), surrogates=239, replicates=19)
+    assert r.conserved == () and dict(zip(r.groups, r.totals.tolist(), strict=True)) == {"x": 2, "empty": 0}

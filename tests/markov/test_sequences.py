@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynstat.errors import DynstatError
-from dynstat.markov.sequences import Sequences, unit_codes
+from dynstat.markov.labels import unit_codes
+from dynstat.markov.sequences import Sequences
 
 LISTS = st.lists(st.lists(st.sampled_from(["OPEN", "COLLAPSE", None]), max_size=9), min_size=1, max_size=6)
 STATES = ("OPEN", "COLLAPSE")

@@ -7,7 +7,8 @@ import xarray as xr
 from dynstat.dataset.schema import DIMS
 from dynstat.errors import DynstatError
 from dynstat.markov.counts import count_transitions
-from dynstat.markov.sequences import Sequences, unit_codes
+from dynstat.markov.labels import unit_codes
+from dynstat.markov.sequences import Sequences
 
 STATES = ("STABLE", "HIDDEN_TURBULENCE", "COMMITTED")
 M, P, S, T, L = 2, 3, 2, 9, 3

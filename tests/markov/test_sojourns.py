@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from dynstat.errors import DynstatError
+from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.markov import Sequences, dwell
 from dynstat.markov.semi_markov import fit_dwell, log_likelihood
-from dynstat.markov.sojourns import count_stays, hazard_statistic
+from dynstat.markov.stay_tables import count_stays, hazard_statistic
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "dwell.json").read_text(encoding="utf-8"))
 
@@ -39,7 +39,7 @@ def chain(rng: np.random.Generator, rows: int, steps: int, stay: np.ndarray) -> 
 @pytest.mark.parametrize("case", ORACLE["states"], ids=lambda c: f"{c['state']}-{c['drop']}")
 def test_equal_to_r(case: dict) -> None:
     s = sequences(ORACLE["sequences"])
-    r = dwell(s, left_open="drop" if case["drop"] else "start", replicates=99, bootstrap=99)
+    r = dwell(s, left_open="drop" if case["drop"] else "start", surrogates=99, replicates=99)
     one = r.stays[case["state"] - 1]
     np.testing.assert_allclose(one.survival["estimate"], case["survival"], atol=1e-12)
     assert one.mean.value == pytest.approx(case["mean"], abs=1e-10)
@@ -109,7 +109,7 @@ def test_memory_is_told_from_units_that_differ() -> None:
     # Every unit without memory, but some stay long and some short: the pooled hazard falls with time.
     mixed = sequences(chain(rng, 60, 60, np.repeat([0.5, 0.9], 30)).tolist(), k=2)
     p = {
-        null: dwell(mixed, null=null, replicates=199, bootstrap=19).stays[0].mean.null
+        null: dwell(mixed, null=null, surrogates=199, replicates=19).stays[0].mean.null
         for null in ("markov", "markov_group", "markov_shuffle")
     }
     assert p["markov_group"]["p"] == 0.005 and p["markov"]["p"] > 0.01 and p["markov_shuffle"]["p"] > 0.05
@@ -117,7 +117,7 @@ def test_memory_is_told_from_units_that_differ() -> None:
     fixed = sequences(
         [np.roll(np.tile([0, 0, 0, 1, 1, 1], 8), int(s)).tolist() for s in rng.integers(0, 6, 40)], k=2
     )
-    r = dwell(fixed, replicates=199, bootstrap=99)
+    r = dwell(fixed, surrogates=199, replicates=99)
     for stay in r.stays:
         assert stay.mean.value == stay.median.value == 3 and stay.mean.null["p"] == 0.005
         assert stay.fits["delta"][2] < -50
@@ -128,8 +128,8 @@ def test_the_memoryless_mean_is_found_again() -> None:
     rng = np.random.default_rng(1)
     r = dwell(
         sequences(chain(rng, 120, 60, np.full(120, 0.8)).tolist(), models=2, k=2),
-        replicates=99,
-        bootstrap=199,
+        surrogates=99,
+        replicates=199,
     )
     table = r.tidy().set_index(["state", "group"])
     assert list(table.index.get_level_values("group").unique()) == ["all", "0", "1"]
@@ -147,14 +147,18 @@ def test_the_memoryless_mean_is_found_again() -> None:
 
 def test_bad_input() -> None:
     s = sequences([[0, 1, 1, 0], [0, 0, 1, 0]], k=2)
-    for wrong in ({"left_open": "keep"}, {"replicates": 3}, {"bootstrap": 1}):
+    for wrong in ({"left_open": "keep"}, {"surrogates": 3}, {"replicates": 1}):
         with pytest.raises(DynstatError, match="S404"):
             dwell(s, **wrong)
     with pytest.raises(DynstatError, match="S404"):
         dwell(s, null="other")
     with pytest.raises(DynstatError, match="S406.*no stay"):
         dwell(sequences([[0, 0, 0], [0, 0, 0]], k=1))
+    with pytest.warns(DynstatWarning, match="STATE_1: never left"):
+        dwell(sequences([[0, 0, 1, 1], [0, 1, 1, 1]], k=2), surrogates=99, replicates=19)
+    with pytest.warns(DynstatWarning, match="STATE_2: no stay to describe"):
+        dwell(sequences([[0, 1, 0, 1], [1, 0, 1, 0]], k=3), surrogates=99, replicates=19)
     with pytest.raises(DynstatError, match="S403"):
         dwell(sequences([[0, 1, 0, 1]], k=2))
     with pytest.raises(DynstatError, match="S407"):
-        dwell(s, group="family")
+        dwell(s, by="family")

@@ -105,7 +105,8 @@ def test_groups_that_cannot_be_compared_are_named():
     s = panel()
     refused("S407", lambda: transition_distance(s, "category"), "a and b: 0")
     refused("S403", lambda: transition_distance(s.select("model == 'm0'")), "one group")
-    refused("S404", lambda: transition_distance(s, replicates=5), "99")
+    refused("S404", lambda: transition_distance(s, permutations=5), "permutations")
+    refused("S404", lambda: transition_distance(s, replicates=5), "replicates")
     refused("S407", lambda: transition_distance(s, "colour"), "colour")
     lists = [["a", "a"], ["a", "a"], ["b", "b"], ["b", "b"]]
     apart = Sequences.from_lists(lists, labels={"model": list("mmnn"), "prompt": list("pqpq")})

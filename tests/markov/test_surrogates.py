@@ -16,7 +16,6 @@ from scipy import stats
 from dynstat.errors import DynstatError
 from dynstat.markov import Sequences
 from dynstat.markov.surrogates import NULLS, aligned, dirichlet_concentration, maker, null_sequences
-from dynstat.markov.trails import shuffle_trails
 
 codes_with_gaps = hnp.arrays(
     np.int8, st.tuples(st.integers(1, 7), st.integers(1, 12)), elements=st.integers(-1, 2)
@@ -52,7 +51,7 @@ def test_every_sequence_with_the_same_transitions_is_equally_likely(seed: int) -
 @settings(max_examples=60, deadline=None)
 @given(codes_with_gaps)
 def test_trails_keep_counts_starts_ends_and_gaps(codes: np.ndarray) -> None:
-    out = shuffle_trails(codes, 3, 3, np.random.default_rng(0))
+    out = drawn("markov_shuffle", codes, 3)
     assert np.array_equal(out < 0, np.broadcast_to(codes < 0, out.shape))
     for new in out:
         for a, b in zip(codes, new, strict=True):
@@ -164,4 +163,10 @@ def test_bad_arguments() -> None:
     with pytest.raises(DynstatError, match="S404"):
         next(null_sequences(s, "markov", 0))
     with pytest.raises(DynstatError, match="S407"):
-        next(null_sequences(s, "markov", group="family"))
+        next(null_sequences(s, "markov", by="family"))
+    nothing = Sequences.from_lists(
+        [[], [None]], states=["x"], labels={"model": ["a", "a"], "prompt": ["p", "q"]}
+    )
+    for null in NULLS:
+        with pytest.raises(DynstatError, match="hold no state"):
+            next(null_sequences(nothing, null))
