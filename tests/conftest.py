@@ -1,7 +1,11 @@
 """Settings for all tests: one BLAS thread, no network, Hypothesis without deadlines."""
 
 import os
+import sys
+from pathlib import Path
 
+# benchmarks/ is not installed; last on the path, so that nothing else of the checkout shadows a package.
+sys.path.append(str(Path(__file__).parents[1]))
 # Small matrices on several threads are slower by far; set before numpy or torch is imported.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")

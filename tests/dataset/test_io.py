@@ -346,8 +346,13 @@ def test_ctrl_c_waits_for_the_file(panel, tmp_path, monkeypatch, handler):
     monkeypatch.setattr(xr.Dataset, "to_netcdf", interrupted)
     before = signal.getsignal(signal.SIGINT)
     if handler == "default":
-        with pytest.raises(KeyboardInterrupt):
-            save(panel, tmp_path / "a.nc")
+        # A shell starts what runs in its background with Ctrl-C ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                save(panel, tmp_path / "a.nc")
+        finally:
+            assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     elif handler == "ignored":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:

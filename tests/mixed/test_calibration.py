@@ -47,8 +47,7 @@ def test_coverage_is_near_nominal_and_a_narrow_interval_is_caught(calibration):
 
 
 @pytest.fixture
-def mixed(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+def mixed():
     return importlib.import_module("benchmarks.calibration_mixed")
 
 
