@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..metrics.options import SERIES
 from ..registry import METHODS, Method, Option
 
 #: The model of claims A1 to A3.
@@ -99,6 +100,8 @@ METHODS.add(
         reference="claim A5; Light and Margolin 1971, JASA 66: 534-544; delete-group jackknife over prompts",
         options={
             "mode": Option("published", ("published", "midpoint"), "ranges with UNASSIGNED between, or cuts"),
+            "scope": SERIES["scope"],
+            "clip": SERIES["clip"],
             "unit": Option("prompt", doc="what the jackknife leaves out"),
             "strata": Option("category", doc="one unit of every stratum is left out at a time"),
             "level": Option(0.95, doc="of the two-sided intervals shown"),

@@ -64,6 +64,8 @@ def regime_normalisation(
     outcome: Mapping[str, Any] | None,
     seed: int,
     mode: str = "published",
+    scope: str = "run",
+    clip: float = 3.5,
     unit: str = "prompt",
     strata: str = "category",
     level: float = 0.95,
@@ -74,11 +76,11 @@ def regime_normalisation(
     ----------
     ds : xarray.Dataset
     outcome : mapping
-        ``ratio_norm@1`` with ``normalisation: CLIPPED_MAD`` and ``scale: raw``; the other reading is the same
-        with RAW.
+        ``ratio_norm@1`` with ``normalisation: RAW`` and ``scale: raw``; the other reading is the same with
+        CLIPPED_MAD. Prompts with a run that has no clipped value (its MAD is zero) are left out whole.
     seed : int
         Unused: nothing is drawn.
-    mode, unit, strata, level
+    mode, scope, clip, unit, strata, level
         As the registry lists them.
 
     Returns
@@ -95,7 +97,7 @@ def regime_normalisation(
         S404 for an outcome that is no clipped ratio_norm; S402 where no prompt has all its runs; S403 too few
         units.
     """
-    raw, clipped = _labels(ds, outcome, mode)
+    raw, clipped = _labels(ds, outcome, mode, {"scope": scope, "clip": clip})
     whole = ((raw >= 0) & (clipped >= 0)).all(axis=(0, 2))
     if not whole.any():
         raise DynstatError("S402", "no prompt has a ratio_norm in all of its runs, raw and clipped")
@@ -129,21 +131,24 @@ def regime_normalisation(
     return _estimates(tables.sum(axis=0), left, common)
 
 
-def _labels(ds: xr.Dataset, outcome: Mapping[str, Any] | None, mode: str) -> tuple[Codes, Codes]:
+def _labels(
+    ds: xr.Dataset, outcome: Mapping[str, Any] | None, mode: str, clipping: Mapping[str, Any]
+) -> tuple[Codes, Codes]:
     from ..metrics.labelled import run_metric
     from ..metrics.regimes import regime
 
     given = dict(outcome or {})
     fits = str(given.get("metric", "")).partition("@")[0] == "ratio_norm"
-    if not fits or given.get("normalisation") != "CLIPPED_MAD" or given.get("scale", "raw") != "raw":
+    if not fits or given.get("normalisation", "RAW") != "RAW" or given.get("scale", "raw") != "raw":
         raise DynstatError(
             "S404",
-            f"{METHOD} compares a clipped ratio_norm with the same unclipped",
+            f"{METHOD} compares ratio_norm with the same clipped",
             where="outcome",
             found=", ".join(f"{k}: {v}" for k, v in given.items()) or "nothing",
-            expected="{metric: ratio_norm@1, normalisation: CLIPPED_MAD, scale: raw, ...}",
+            expected="{metric: ratio_norm@1, normalisation: RAW, scale: raw, ...}",
         )
-    both = (run_metric(ds, given | {"normalisation": name}) for name in ("RAW", "CLIPPED_MAD"))
+    clipped = given | {"normalisation": "CLIPPED_MAD", **clipping}
+    both = (run_metric(ds, spec) for spec in (given, clipped))
     first, second = (regime(v.transpose("model", "prompt", "sample").values, mode=mode) for v in both)
     return first, second
 

@@ -12,7 +12,7 @@ from dynstat.mixed import nominal
 from dynstat.mixed.nominal import nominal_eta2, regime_normalisation
 from dynstat.registry import METHODS
 
-OUTCOME = {"metric": "ratio_norm@1", "normalisation": "CLIPPED_MAD", "scale": "raw"}
+OUTCOME = {"metric": "ratio_norm@1", "normalisation": "RAW", "scale": "raw"}
 
 
 class Values:
@@ -143,7 +143,12 @@ def test_prompts_without_a_clipped_value_are_left_out_whole(monkeypatch):
 
 @pytest.mark.parametrize(
     "outcome",
-    [None, {"metric": "ratio_norm@1"}, {**OUTCOME, "scale": "log"}, {**OUTCOME, "metric": "flux@1"}],
+    [
+        None,
+        {**OUTCOME, "normalisation": "CLIPPED_MAD"},
+        {**OUTCOME, "scale": "log"},
+        {**OUTCOME, "metric": "flux@1"},
+    ],
 )
 def test_another_outcome_is_refused(outcome):
     with pytest.raises(DynstatError) as e:

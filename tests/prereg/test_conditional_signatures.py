@@ -14,10 +14,12 @@ from dynstat.dataset.io import save
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_json, sha256_file
 from dynstat.metrics.labelled import run_metric
+from dynstat.prereg.chains import amendment, find_fitting
 from dynstat.prereg.execute import Execution, leave_out
-from dynstat.prereg.lock import lock_study
+from dynstat.prereg.lock import load_lock, lock_study
 from dynstat.prereg.plan import load_plan
 from dynstat.prereg.runner import run_study
+from dynstat.prereg.verify import verify_study
 
 MODELS, CATEGORIES, TOKENS = 6, 6, 52
 PROMPTS = sha256_file(data_path("prompts/panel.csv"))
@@ -140,6 +142,11 @@ def study(tmp_path):
     folder.mkdir()
     for name in ("plan.yaml", "analysis.py", "by_model.py", "null_z.py", "signature.py", "__init__.py"):
         shutil.copy(source / name, folder / name)
+    plan = folder / "plan.yaml"  # the multiverses have a test of their own
+    text = plan.read_text(encoding="utf-8")
+    at, end = text.index("\nrobustness:\n"), text.index("\nexploratory:\n")
+    text = text[:at] + text[end:]
+    plan.write_text(text, encoding="utf-8")
     lock_study(folder, "toy", inputs())
     return folder
 
@@ -152,9 +159,12 @@ def test_ranges_run_from_half_to_twice_the_odds(plan):
 
 
 def test_the_plan_says_what_the_claims_need(plan):
-    assert plan["families"] == {"main": {"alpha": 0.05, "correction": "bonferroni"}}
+    assert plan["families"] == {
+        name: {"alpha": 0.05, "correction": "bonferroni"} for name in ("main", "normalisation")
+    }
+    assert [h["family"] for h in plan["hypotheses"].values()] == ["main"] * 3 + ["normalisation"]
     quantities = [h["parts"][0]["estimand"]["quantity"] for h in plan["hypotheses"].values()]
-    assert quantities == ["share.model", "share.category", "share.residual"]
+    assert quantities == ["share.model", "share.category", "share.residual", "difference"]
     assert all(len(h["does_not_show"]) >= 2 for h in plan["hypotheses"].values())
     outcome = plan["analyses"]["S1"]["outcome"]
     assert (outcome["metric"], outcome["scale"], outcome["phase"]) == ("ratio_norm@1", "log", "generated")
@@ -183,6 +193,8 @@ def test_claims_fall_where_the_shares_are_far_off(study, tmp_path):
     assert found.outcomes["A1"] == ("rejected", "out_of_range")
     assert found.outcomes["A2"] == ("rejected", "out_of_range")
     assert found.outcomes["A3"] == ("rejected", "out_of_range")
+    # One spike over constant steps: the MAD is zero, no clipped value exists, and that costs A1 to A3 nothing.
+    assert found.outcomes["A5"] == ("not_run", "analysis_failed")
     assert found.decisions["A1"].estimates[0].value > 0.5
 
 
@@ -190,10 +202,62 @@ def test_claims_are_supported_where_they_hold(study, tmp_path):
     lock_study(study, "large", inputs(12))
     data = save(planted(0.07 / 9, 0.17 / 9, 0.76 / 9, per=12), tmp_path / "panel.nc")
     found = run_study(study, data, tmp_path / "out")
-    a1, a2, a3 = (d.estimates[0] for d in found.decisions.values())
-    assert set(found.outcomes.values()) == {("supported", "supported_by_rule")}
+    a1, a2, a3 = (found.decisions[h].estimates[0] for h in ("A1", "A2", "A3"))
+    assert {found.outcomes[h] for h in ("A1", "A2", "A3")} == {("supported", "supported_by_rule")}
     assert a2.low < 0.17 < a2.high
     assert a3.low < 0.76 < a3.high and a1.low < 0.07 < a1.high
+
+
+def jittered(spikes, seed=5):
+    """Make runs of even steps, some of them with a spike that a clip of 3.5 takes away, by model."""
+    ds = planted(0.0, 0.0, 0.0001)
+    rng = np.random.default_rng(seed)
+    angle = ds["turning_angle"].values
+    even = rng.normal(0.02, 0.002, angle.shape).clip(0.012, 0.028).astype(np.float32)
+    even = np.where(np.isnan(angle), np.nan, even)
+    for i, share in enumerate(spikes):
+        hit = rng.random(even.shape[1:3]) < share
+        even[i, hit, 20, :] = 0.055
+    ds["turning_angle"].values = even
+    return ds
+
+
+def test_a5_is_supported_where_clipping_takes_away_what_tells_models_apart(study, tmp_path):
+    data = save(jittered([0.9, 0.9, 0.1, 0.1, 0.1, 0.1]), tmp_path / "panel.nc")
+    found = run_study(study, data, tmp_path / "out")
+    e = found.decisions["A5"].estimates[0]
+    assert e.key == "difference" and found.outcomes["A5"] == ("supported", "supported_by_rule")
+    assert e.low > 0.1
+
+
+def test_a5_is_not_testable_where_all_runs_have_one_regime(study, tmp_path):
+    data = save(jittered([0.0] * 6), tmp_path / "panel.nc")
+    found = run_study(study, data, tmp_path / "out")
+    assert found.outcomes["A5"] == ("not_testable", "no_interval")
+
+
+def test_the_multiverses_cross_what_the_plan_says(plan):
+    sizes = {}
+    for name in ("A1", "A2", "A3", "A5"):
+        of = plan["robustness"][name]["dimensions"]
+        sizes[name] = int(np.prod([len(d["options"]) for d in of.values() if d["type"] == "equivalent"]))
+    assert sizes == {"A1": 24, "A2": 24, "A3": 24, "A5": 9}
+    assert plan["robustness"]["A1"] == plan["robustness"]["A2"] == plan["robustness"]["A3"]
+
+
+def test_the_amended_lock_verifies_and_leaves_the_first_claims_as_they_were():
+    folder = study_path("conditional_signatures")
+    found = verify_study(folder)
+    assert found["head"] == "holds" and [x["name"] for x in found["locks"]] == ["demo", "demo-2"]
+    first, second = (load_lock(folder / f"{n}.lock.json") for n in ("demo", "demo-2"))
+    stated = amendment(second)
+    assert second.parent == first.sha256 and stated["timing"] == "outcomes"
+    assert {h: v["how"] for h, v in stated["hypotheses"].items()} == {
+        **dict.fromkeys(("A1", "A2", "A3"), "unchanged"),
+        "A5": "added",
+    }
+    assert second.content["plan_sha256"] == load_plan(folder).sha256
+    assert find_fitting(folder, first.inputs_sha256)[0].sha256 == second.sha256
 
 
 def test_with_one_sample_a_cell_a3_is_not_testable(study, tmp_path):
