@@ -161,6 +161,10 @@ def origin(folder: Path, results: Results) -> list[str]:
         problems.append(
             "results.json is not what the last run in ledger.jsonl wrote: it was edited afterwards"
         )
+    if not results.exploratory and lock.exists() and not runs:
+        problems.append("ledger.jsonl holds no run that wrote results.json: it was removed or is another one")
+    if not results.exploratory and not lock.exists() and runs:
+        problems.append("plan.lock.json, under which the run was registered, is not there")
     return problems
 
 

@@ -227,7 +227,7 @@ def decide_family(
 
 
 def _without_interval(given: Sequence[Any]) -> bool:
-    return any(e.pivot is None or math.isnan(e.value) for e in given)
+    return any(e.pivot is None or not math.isfinite(e.value) for e in given)
 
 
 def _decided(lock: Lock, h: str, given: tuple[Any, ...], tests: FamilyTests | None) -> Decision:

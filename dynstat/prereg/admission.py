@@ -13,7 +13,7 @@ from ..files import canonical_hash, write_atomic
 from .chains import chain_of, find_fitting
 from .declared import FILE, Declared, amended_plan, check_affects, fingerprint, load_declared
 from .ledger import append_entry, read_ledger
-from .lock import SUFFIX, Lock, check_executable, load_lock
+from .lock import SUFFIX, Lock, check_executable, find_locks, load_lock
 from .plan import load_plan
 from .study import code_hashes, find_study, has_plan, is_installed, register_methods
 
@@ -231,15 +231,20 @@ def known_of_outcomes(a: Admitted, out: Path) -> str:
 
 
 def record_access(a: Admitted) -> None:
-    """Note in the study's ledger, once for each inputs, that outcomes of the registered split were seen."""
-    if (
-        a.inputs is None
-        or a.inputs["prompts"]["split"] != a.plan["data"]["prompts"]["split"]
-        or is_installed(a.folder)
-    ):
+    """Note in the study's ledger, once for data of the same content, that their outcomes were seen.
+
+    A pilot leaves no entry once a lock says that it is one. Before, it does: which split is the pilot is then
+    what the plan says today. Its inputs are its own, so that no level of the registered prompts rises by it.
+    """
+    if a.inputs is None or is_installed(a.folder):
+        return
+    split = a.inputs["prompts"]["split"]
+    if split != a.plan["data"]["prompts"]["split"] and split in _locked_pilots(a.folder):
         return
     ledger = a.folder / "ledger.jsonl"
-    if any(e["event"] == "access" and e.get("inputs_sha256") == a.inputs_sha256 for e in read_ledger(ledger)):
+    known = accesses_to(read_ledger(ledger), a.inputs_sha256)
+    # Ledgers of earlier versions do not say which data they were.
+    if any(e.get("content_sha256", a.content_sha256) == a.content_sha256 for e in known):
         return
     declared = {"declared_sha256": fingerprint(a.declared)} if a.declared else {}
     append_entry(
@@ -248,12 +253,26 @@ def record_access(a: Admitted) -> None:
         {
             "study": a.plan["id"],
             "inputs_sha256": a.inputs_sha256,
+            "content_sha256": a.content_sha256,
             "level": "outcomes",
-            "split": a.inputs["prompts"]["split"],
+            "split": split,
             "by": "run",
         }
         | declared,
     )
+
+
+def _locked_pilots(folder: Path) -> set[str]:
+    return {str((lock.plan["data"].get("pilot") or {}).get("split")) for _, lock in find_locks(folder)}
+
+
+def accesses_to(entries: Sequence[Mapping[str, Any]], inputs_sha256: str) -> list[Mapping[str, Any]]:
+    """Return the entries of a ledger that tell of access to data of these inputs by a run, in their order."""
+    return [
+        e
+        for e in entries
+        if e["event"] == "access" and e.get("inputs_sha256") == inputs_sha256 and e.get("by") == "run"
+    ]
 
 
 def enter(out: Path, folder: Path, lock: Lock | None, content_sha256: str) -> None:

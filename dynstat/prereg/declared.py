@@ -122,7 +122,8 @@ def join(
                 severity=entry.severity,
                 validity=entry.validity,
                 timing=_level(entry, seen),
-                affects=entry.affects or deviation.affects,
+                # A declaration can widen what a deviation touches, and not narrow it.
+                affects=tuple(dict.fromkeys([*deviation.affects, *entry.affects])),
                 declared=True,
                 id=entry.id,
             )
@@ -193,6 +194,16 @@ def amended_plan(plan: Mapping[str, Any], declared: Sequence[Declared]) -> Mappi
             _check_data(out["data"], f"{FILE}: {entry.id}")
         else:
             spec = out["analyses"][parts[1]]
+            if not isinstance(spec["options"], Mapping) or not isinstance(spec["outcome"], Mapping | None):
+                raise DynstatError("Y003", "options and outcomes are mappings", where=f"{FILE}: {entry.id}")
+            seed = spec["seed"]
+            if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+                raise DynstatError(
+                    "Y003",
+                    "a seed is a whole number from 0",
+                    where=f"{FILE}: {entry.id}",
+                    found=words(seed),
+                )
             METHODS.get(spec["method"]).fill(spec["options"])
             if spec["outcome"]:
                 parse_metric(spec["outcome"])

@@ -25,6 +25,8 @@ PLACES: tuple[tuple[str, str, str], ...] = (
     (r"/libraries/.*", "note", "another version of a library than at the lock"),
     (r"/git/dirty", "note", "the working tree held changes that were not committed when the plan was locked"),
     (r"/registration/access/level", "note", "the plan was locked after its data were accessed"),
+    (r"/locks/.*", "note", "the study holds another lock for data of the same inputs"),
+    (r"/data/content", "sensitivity", "other data of the same inputs were run before; their results are elsewhere"),
     (r"/gates/.*", "note", "a registered gate was not passed; what follows was registered with it"),
     (r"/data/missing/max_fraction", "note", "more runs are missing than registered; no claim is decided"),
     (r"/analyses/[^/]+", "downgrade", "a registered analysis could not be run"),
@@ -85,6 +87,8 @@ class Deviation:
         """What the class does to the decisions of the hypotheses affected."""
         if self.beside and self.type == "downgrade":
             return "the decision is that of the registered analysis; the other result supports nothing"
+        if self.field == "/data/content" and self.type == "sensitivity":
+            return "the decision is that of these data; it has to be read with that of the first"
         return CONSEQUENCES[self.type]
 
     @property

@@ -200,10 +200,13 @@ def _deviations(a: Admitted, run: Execution, seen: str, started: str) -> list[De
     from .amended import amendment_deviations, superseded
     from .declared import join
     from .executed import find_deviations
+    from .rivals import other_data, rivals
 
     assert a.lock is not None
     found = find_deviations(a.lock, run, a.folder, str(a.lock.content["access"]["level"]), started)
-    found = [*superseded(a.lock, a.folder), *found]
+    entries = read_ledger(a.folder / "ledger.jsonl")
+    found = [*superseded(a.lock, a.folder), *rivals(a.lock, a.folder, entries), *found]
+    found += other_data(a.lock, a.content_sha256, entries)
     return [*amendment_deviations(a.chain), *join(found, a.declared, a.lock.plan, seen)]
 
 

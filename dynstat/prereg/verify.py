@@ -86,6 +86,8 @@ def verify_study(target: str | Path, against: Sequence[str | Path] = ()) -> dict
             home = folder if has_plan(folder) else _home(locks[0][1])
             copies = [Path(p) for p in against] + ([folder] if not has_plan(folder) and home else [])
             witnesses = [_compare(home, copy) for copy in copies if home is not None]
+            if not has_plan(folder):
+                _check_results(folder, entries)
     except DynstatError as e:
         faults.append(e)
     if faults:
@@ -266,7 +268,13 @@ def _compare(home: Path, out: Path) -> dict[str, Any]:
             problems=[f"entry {e['n']} ({e['event']} of {e['time']}) is missing or another" for e in lost],
             mend="restore the study's ledger: the copy holds the entries",
         )
-    runs = [e for e in copy if e["event"] == "run" and e.get("results_sha256")]
+    runs = _check_results(out, copy)
+    return {"folder": str(out), "entries": len(common), "runs": runs}
+
+
+def _check_results(out: Path, entries: list[dict[str, Any]]) -> int:
+    """Check that results.json is what the last run wrote, and return the number of runs; raise P306."""
+    runs = [e for e in entries if e["event"] == "run" and e.get("results_sha256")]
     results = out / "results.json"
     if runs and (not results.exists() or sha256_file(results) != runs[-1]["results_sha256"]):
         raise DynstatError(
@@ -277,4 +285,4 @@ def _compare(home: Path, out: Path) -> dict[str, Any]:
             expected=f"{runs[-1]['results_sha256'][:12]} (entry {runs[-1]['n']} of {LEDGER})",
             mend="run the study again",
         )
-    return {"folder": str(out), "entries": len(common), "runs": len(runs)}
+    return len(runs)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from dynstat.errors import DynstatError
+from dynstat.inference.estimate import Estimate, TPivot
 from dynstat.inference.decision import Decision
 from dynstat.prereg.ledger import read_ledger
 from dynstat.prereg.lock import lock_study
@@ -139,10 +141,55 @@ def test_seeing_outcomes_before_the_lock_is_recorded_and_printed(study, inputs, 
     assert run_study(study, data, tmp_path / "late").stamp == "registered_after_access"
 
 
-def test_the_pilot_leaves_no_access(study, saved, tmp_path):
+def test_a_pilot_raises_no_access_level(study, inputs, saved, tmp_path):
     pilot = make_inputs("pilot", "f")
     assert run_study(study, saved(of=pilot), tmp_path / "out").stamp == "exploratory"
-    assert not (study / "ledger.jsonl").exists()
+    assert json.loads(lock_study(study, "demo", inputs).read_text())["access"]["level"] == "metadata"
+
+
+def test_calling_the_registered_split_a_pilot_for_a_while_hides_no_access(study, inputs, saved, tmp_path):
+    plan = (study / "plan.yaml").read_text()
+    swapped = plan.replace("split: panel}", "split: x}").replace("split: pilot}", "split: panel}")
+    (study / "plan.yaml").write_text(swapped.replace("split: x}", "split: pilot}"))
+    run_study(study, saved(2.0), tmp_path / "look")
+    (study / "plan.yaml").write_text(plan)
+    assert json.loads(lock_study(study, "demo", inputs).read_text())["access"]["level"] == "outcomes"
+
+
+def test_other_data_in_another_folder_are_named_and_fail_the_check(study, inputs, saved, tmp_path):
+    lock_study(study, "demo", inputs)
+    run_study(study, saved(0.5), tmp_path / "first")
+    other = saved(2.0, name="other.nc")
+    result = run_study(study, other, tmp_path / "second")
+    (found,) = [d for d in result.deviations if d.field == "/data/content"]
+    assert found.must_be_declared and set(found.affects) == {"H1", "H2", "H3"}
+    assert values(tmp_path / "second")["deviation.undeclared"] == 1
+    again = run_study(study, tmp_path / "panel.nc", tmp_path / "third")
+    assert not [d for d in again.deviations if d.field == "/data/content"]
+
+
+def test_another_lock_of_the_same_inputs_is_named_also_where_its_file_is_gone(study, inputs, saved, tmp_path):
+    lock_study(study, "one", inputs)
+    other = lock_study(study, "two", inputs)
+    data = saved(2.0)
+    for n, gone in enumerate(("", "its file is gone")):
+        result = run_study(study / "one.lock.json", data, tmp_path / f"out{n}")
+        (found,) = [d for d in result.deviations if d.field == "/locks/two"]
+        assert found.type == "note" and found.executed.endswith(gone or "Z")
+        other.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_number_that_is_not_finite_decides_nothing(study, inputs, saved, tmp_path, monkeypatch, value):
+    def broken(ds, **options):
+        pivot = TPivot(float(value), 1e-9, 5)
+        common = {"method": "drift_test.mean@1", "interval": "t", "unit": "prompt", "n": {}, "seed": 7}
+        return {q: Estimate.from_pivot(q, float(value), pivot, **common) for q in ("mean", "nulled")}
+
+    lock_study(study, "demo", inputs)
+    monkeypatch.setattr(sys.modules["drift_test_methods"], "mean", broken)
+    result = run_study(study, saved(2.0), tmp_path / "out")
+    assert {o for o, _ in result.outcomes.values()} == {"not_testable"}
 
 
 def test_a_second_run_keeps_the_results(study, locked, saved, tmp_path):
@@ -254,8 +301,11 @@ def test_exclusions_missing_runs_and_gates(study, locked, saved, tmp_path):
     result = run_study(study, saved(2.0, "b.nc", n_generated=n), tmp_path / "b")
     assert {o for o, _ in result.outcomes.values()} == {"inadmissible"}
     v = values(tmp_path / "b")
+    assert v["deviation.D1.field"] == "/gates/G1"
     assert v["deviation.D1.type"] == "note" and v["deviation.D1.executed"] == "3"
-    assert "H1.estimate" not in v and "found 3" in v["H1.criterion.1"] and v["deviation.undeclared"] == 0
+    assert "H1.estimate" not in v and "found 3" in v["H1.criterion.1"]
+    # The data of the first run were others.
+    assert (v["deviation.D2.field"], v["deviation.undeclared"]) == ("/data/content", 1)
 
     quality = np.zeros((2, 6, 2, 3, 2), np.int8)
     quality[0, 1, 0] = 4

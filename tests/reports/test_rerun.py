@@ -87,7 +87,9 @@ def test_a_changed_number_is_found_although_the_report_agrees_with_it(whole: Pat
     (out / "ledger.jsonl").unlink()
     (out / "ledger.head").unlink(missing_ok=True)
     dynstat.reports.build(out)
-    assert dynstat.reports.check(out)
+    with pytest.raises(DynstatError) as e:
+        dynstat.reports.check(out)
+    assert [p for p in e.value.problems if "ledger.jsonl holds no run" in p] == list(e.value.problems)
     with pytest.raises(DynstatError) as e:
         dynstat.reports.check(out, data=out / "panel.nc")
     assert any(

@@ -66,6 +66,7 @@ def test_an_exploratory_run(study: Path, tmp_path: Path) -> None:
 def test_hostile_prompts_leave_the_report_as_it_is(study: Path, tmp_path: Path) -> None:
     inputs = toy.make_inputs()
     lock = lock_study(study, "demo", inputs)
+    ledger, head = ((study / f"ledger.{name}").read_bytes() for name in ("jsonl", "head"))
     reports = []
     for name in ("plain", "hostile"):
         ds = toy.make_data(inputs)
@@ -80,6 +81,9 @@ def test_hostile_prompts_leave_the_report_as_it_is(study: Path, tmp_path: Path) 
         run_study(lock, save(ds, tmp_path / f"{name}.nc"), tmp_path / name)
         dynstat.reports.build(tmp_path / name)
         assert dynstat.reports.check(tmp_path / name)
+        # Other data of the same inputs would be a deviation of their own.
+        (study / "ledger.jsonl").write_bytes(ledger)
+        (study / "ledger.head").write_bytes(head)
         reports.append((tmp_path / name / "report.qmd").read_text(encoding="utf-8"))
     assert "passwd" not in reports[1]
     assert _shape(ast(reports[0])["blocks"]) == _shape(ast(reports[1])["blocks"])
