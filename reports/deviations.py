@@ -62,7 +62,7 @@ def log(results: Results) -> str:
         )
     ]
     if told:
-        blocks += [_details(i, fields) for i, fields in records.items()]
+        blocks += _all_details(records)
     return "\n\n".join(b for b in blocks if b)
 
 
@@ -142,6 +142,25 @@ def _anchor(i: str) -> str:
 def anchor(i: str) -> str:
     """Return the label of a deviation."""
     return "dev-" + "".join(c if c.isascii() and c.isalnum() else "-" for c in i.lower())
+
+
+def _all_details(records: dict[str, dict[str, Value]]) -> list[str]:
+    """Return what each deviation means; those of which the same is said stand together."""
+    alike: dict[tuple[object, ...], list[str]] = {}
+    for i, fields in records.items():
+        own = {"field", "registered", "executed"}
+        alike.setdefault(tuple((k, v.formatted) for k, v in fields.items() if k not in own), []).append(i)
+    out = []
+    for same in alike.values():
+        first, *others = same
+        details = _details(first, records[first])
+        if others and details:
+            links = ", ".join(f"[{text(i)}](#{anchor(i)})" for i in others)
+            details = details.replace("\n\n", f" and the same for {links}:\n\n", 1).replace(
+                ": and", " and", 1
+            )
+        out.append(details)
+    return out
 
 
 def _details(i: str, fields: dict[str, Value]) -> str:

@@ -109,6 +109,8 @@ def front_matter(results: Results) -> str:
         "exploratory": "Exploratory report: estimates without decisions",
     }[results.stamp]
     style = "\n".join(f"          {line}".rstrip() for line in read_text(_STYLE).strip().splitlines())
+    if results.stamp == "registered_after_access" and verdict.registered_late(results):
+        subtitle = "Report of a registered study, amended after its data were accessed"
     given = str(results.raw("study.date"))
     date = f"date: {yaml_string(given)}\n" if given else ""
     # Titles are read as Markdown too, so they are escaped like any other text.

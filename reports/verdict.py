@@ -29,8 +29,27 @@ def banner(results: Results) -> str:
     elif results.exploratory:
         found.append(callout("warning", "Exploratory: no decisions", BANNER))
     elif results.stamp == "registered_after_access":
-        found.append(callout("warning", "Not registered before the data", AFTER_ACCESS))
+        found.append(_after_access(results))
     return "\n\n".join(block for block in (*found, deviations.warning(results)) if block)
+
+
+def registered_late(results: Results) -> list[str]:
+    """Return the claims that were registered with outcomes known, where others were not; or none."""
+    levels = {h: results.raw(f"{h}.registration.access") for h in results.hypotheses}
+    late = [h for h, level in levels.items() if level in (None, "outcomes")]
+    return late if len(late) < len(levels) else []
+
+
+def _after_access(results: Results) -> str:
+    late = registered_late(results)
+    if not late:
+        return callout("warning", "Not registered before the data", AFTER_ACCESS)
+    kept = ", ".join(text(h) for h in results.hypotheses if h not in late)
+    words = (
+        "The last lock was made **after its data had been accessed**: it amends one that was made before. "
+        f"Registered only then: {', '.join(map(text, late))}. Unchanged since a lock before access: {kept}."
+    )
+    return callout("warning", "Not all registered before the data", words)
 
 
 def verdict(results: Results) -> str:

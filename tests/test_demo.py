@@ -1,6 +1,7 @@
 """The whole road on a small piece of the embedded panel: extract, combine, run, report, and again."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,10 @@ def road(tmp_path_factory):
         "start_token: <|endoftext|>",
     ]
     panel = write_atomic(folder / "small.yaml", "\n".join(lines) + "\n")
-    names = {"panels/demo.yaml": panel, "conditional_signatures/demo.lock.json": "conditional_signatures"}
+    # A copy, so that nothing of a test enters the study's own ledger.
+    study = folder / "conditional_signatures"
+    shutil.copytree(study_path("conditional_signatures"), study, ignore=shutil.ignore_patterns("__pycache__"))
+    names = {"panels/demo.yaml": panel, "conditional_signatures/demo-2.lock.json": study}
     patch = pytest.MonkeyPatch()
     patch.setattr(dynstat, "data_path", lambda name="": names.get(name) or data_path(name))
     patch.setattr(dynstat, "study_path", lambda name="": names.get(name) or study_path(name))

@@ -24,7 +24,7 @@ def demo(
     store, data = out / "store", out / "panel.nc"
     extract_to(data_path("panels/demo.yaml"), store)
     combine_store(store, data)
-    summary = run_to(study_path("conditional_signatures/demo.lock.json"), data, out)
+    summary = run_to(study_path("conditional_signatures/demo-2.lock.json"), data, out)
     emit(summary | {"out": str(out)}, f"{out / 'report.qmd'}\nread it: quarto render {out / 'report.qmd'}")
 
 

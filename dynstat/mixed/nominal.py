@@ -126,7 +126,8 @@ def regime_normalisation(
         "unit": unit,
         "n": n,
         "target": "panel",
-        "diagnostics": {"chance_level": chance, "mode": mode, "notes": "; ".join(notes)},
+        "diagnostics": {"chance_level": chance, "mode": mode}
+        | ({"notes": "; ".join(notes)} if notes else {}),
     }
     return _estimates(tables.sum(axis=0), left, common)
 

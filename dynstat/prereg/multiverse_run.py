@@ -195,7 +195,10 @@ def judged(
         lost = next(q for r, (_, q) in zip(results, where, strict=True) if q not in r)
         return Found("errored", why=f"the analysis gave no {lost}")
     if any(e.pivot is None or np.isnan(e.value) for e in estimates):
-        return Found("run", "not_testable", "no_interval", estimates, "the estimate has no interval")
+        words = next(e.interval for e in estimates if e.pivot is None or np.isnan(e.value))
+        why = words.removeprefix("none (").removesuffix(")") if words.startswith("none (") else ""
+        told = "the estimate has no interval" + (f": {why}" if why else "")
+        return Found("run", "not_testable", "no_interval", estimates, told)
     told = "; ".join(dict.fromkeys(made[a].told for a, _ in where if made[a].told))
     outcome, code = judge(estimates)
     return Found("run", outcome, code, estimates, told)

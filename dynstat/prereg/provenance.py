@@ -70,9 +70,8 @@ def event_words(entry: Mapping[str, Any]) -> str:
     if event == "lock":
         return f"plan locked for panel {entry['name']} (lock {entry['lock_sha256'][:12]})"
     if event == "access":
-        return (
-            f"access to data of these inputs, level {entry['level']} (inputs {entry['inputs_sha256'][:12]})"
-        )
+        split = f" of split {entry['split']}" if entry.get("split") else ""
+        return f"access to data{split}, level {entry['level']} (inputs {entry['inputs_sha256'][:12]})"
     if event == "bind":
         return f"data bound (content {entry['content_sha256'][:12]})"
     if event == "run":

@@ -235,6 +235,33 @@ def test_a_plan_locked_after_access_says_so(tmp_path: Path) -> None:
     assert answers["The lock was made before the data were accessed"] == "no"
 
 
+def test_claims_that_a_lock_held_before_the_access_are_told_from_later_ones(tmp_path: Path) -> None:
+    rows = fixture.results("registered_after_access")
+    claims = [r["key"].partition(".")[0] for r in rows if r["key"].endswith(".claim")]
+    for h in claims:
+        given = {"raw": "outcomes" if h == claims[-1] else "structure"}
+        model = next(r for r in rows if r["key"] == f"{h}.claim")
+        rows.append(model | given | {"key": f"{h}.registration.access", "formatted": given["raw"]})
+    folder = fixture.save(tmp_path, rows)
+    text = dynstat.reports.build(folder).read_text(encoding="utf-8")
+    first = plain(ast(text)["blocks"][0]["c"][1][1]["c"])
+    assert f"Registered only then: {claims[-1]}." in first and f"access: {', '.join(claims[:-1])}." in first
+    assert "amended after its data were accessed" in text.partition("format:")[0]
+
+
+def test_what_is_said_of_many_deviations_is_said_once(tmp_path: Path) -> None:
+    rows = fixture.results(deviations=3)
+    for i in (1, 2, 3):
+        model = next(r for r in rows if r["key"] == f"deviation.D{i}.field")
+        reason = "other" if i == 2 else "one reason"
+        for key, value in {"reason": reason, "detected": "auto", "type": "note"}.items():
+            rows = [r for r in rows if r["key"] != f"deviation.D{i}.{key}"]
+            rows.append(model | {"key": f"deviation.D{i}.{key}", "raw": value, "formatted": value})
+    text = dynstat.reports.build(fixture.save(tmp_path, rows)).read_text(encoding="utf-8")
+    assert text.count("one reason") == 1 and "and the same for [D3](#dev-d3):" in text
+    assert text.count("**Reason:**") == 2
+
+
 def test_deviations_are_listed(tmp_path: Path) -> None:
     folder = fixture.save(tmp_path, fixture.results(deviations=2))
     tables = _tables(ast(dynstat.reports.build(folder).read_text(encoding="utf-8")))
