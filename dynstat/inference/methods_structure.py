@@ -116,7 +116,7 @@ METHODS.add(
             "level": _LEVEL,
         },
         quantities=("named.frequency", "others.frequency", "surviving_pairs"),
-        null_draws="clouds",
+        null_draws="null_sets",
         required=(("outcome",), ("pairs",)),
     )
 )
