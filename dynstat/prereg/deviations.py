@@ -26,7 +26,11 @@ PLACES: tuple[tuple[str, str, str], ...] = (
     (r"/git/dirty", "note", "the working tree held changes that were not committed when the plan was locked"),
     (r"/registration/access/level", "note", "the plan was locked after its data were accessed"),
     (r"/locks/.*", "note", "the study holds another lock for data of the same inputs"),
-    (r"/data/content", "sensitivity", "other data of the same inputs were run before; their results are elsewhere"),
+    (
+        r"/data/content",
+        "sensitivity",
+        "other data of the same inputs were run before; their results are elsewhere",
+    ),
     (r"/gates/.*", "note", "a registered gate was not passed; what follows was registered with it"),
     (r"/data/missing/max_fraction", "note", "more runs are missing than registered; no claim is decided"),
     (r"/analyses/[^/]+", "downgrade", "a registered analysis could not be run"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .fingerprint import fingerprint
 from .ledger import Book, open_ledger, utc_now
 from .libraries import library_versions
 from .plan import ACCESS_LEVELS, Plan, load_plan
-from .study import code_hashes, find_study, is_installed, register_methods
+from .study import code_hashes, find_study, foreign_code, is_installed, register_methods
 
 __all__ = ["EVIDENCE", "Lock", "evidence", "find_locks", "load_lock", "lock_study", "make_lock"]
 
@@ -231,6 +231,16 @@ def make_lock(
             mend="lock a panel that reads the registered split; pilots are run without a lock",
         )
     analyses = [*plan.content["analyses"].values(), *plan.content["exploratory"].values()]
+    methods, metrics = sorted({a["method"] for a in analyses}), named_metrics(plan.content)
+    if odd := foreign_code(_paths(methods, metrics), folder):
+        raise DynstatError(
+            "P307",
+            "a method's code would not be locked",
+            where=plan.where,
+            problems=odd,
+            expected='modules beside analysis.py, named as f"{__package__}.MODULE:FUNCTION"',
+            mend="put the code into the study's folder",
+        )
     state = dict(git or git_state(folder))
     body: dict[str, Any] = {
         "dynstat": SCHEMA,
@@ -238,8 +248,8 @@ def make_lock(
         "name": name,
         "plan": plan.content,
         "plan_sha256": plan.sha256,
-        "methods": sorted({a["method"] for a in analyses}),
-        "metrics": named_metrics(plan.content),
+        "methods": methods,
+        "metrics": metrics,
         "code": code_hashes(folder),
         "dynstat_version": __version__,
         "libraries": library_versions(),
@@ -380,6 +390,13 @@ def raised_access(
     return stated
 
 
+def _paths(methods: Sequence[str], metrics: Sequence[str]) -> dict[str, str]:
+    """Return where the functions of methods and metrics stand, by name."""
+    # One that is not registered is told where the lock is run.
+    entries = [METHODS.get(m) for m in methods if m in METHODS]
+    return {e.id: e.path for e in [*entries, *(METRICS.get(m) for m in metrics if m in METRICS)]}
+
+
 def check_executable(lock: Lock, folder: Path) -> None:
     """Check that what the lock names can be run as it was: the study's code and the versions of its methods.
 
@@ -402,6 +419,8 @@ def check_executable(lock: Lock, folder: Path) -> None:
         for name in names:
             if name not in {e.id for e in registry}:  # type: ignore[attr-defined]
                 problems.append(f"{registry.kind} {name} is not registered any more")  # type: ignore[attr-defined]
+    if not problems:
+        problems = foreign_code(_paths(lock.content["methods"], lock.content["metrics"]), folder)
     if problems:
         raise DynstatError(
             "P308",

@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import DynstatError
@@ -13,6 +14,7 @@ from ..files import read_text, sha256_bytes, sha256_file
 
 #: The names that the plan of a study may have; just one lies in its folder.
 PLAN_NAMES = ("plan.yaml", "plan.toml", "plan.json")
+_CODE = (".py", ".pyc", ".pyd", ".so")
 ALLOWED_IMPORTS = ("__future__", "dynstat.registry")
 
 
@@ -60,8 +62,48 @@ def is_installed(folder: Path) -> bool:
 
 
 def code_hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every Python file of a study: analysis.py and what it points to."""
-    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(folder.rglob("*.py"))}
+    """Return the SHA-256 of every file of a study that Python can import."""
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix in _CODE and "__pycache__" not in p.parts]
+    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}
+
+
+def foreign_code(paths: Mapping[str, str], folder: Path) -> list[str]:
+    """Return a problem for every method whose code is neither dynstat's nor in the study's folder.
+
+    Nothing hashes such code, so that it could be changed under the lock unseen.
+
+    Parameters
+    ----------
+    paths : mapping of str to str
+        By method or metric, where its function stands: ``module:function``.
+    folder : Path
+        Of the study.
+    """
+    from .. import study_path
+
+    problems = []
+    for name, path in paths.items():
+        module = path.partition(":")[0]
+        top = module.partition(".")[0]
+        if module.startswith("dynstat.analyses."):
+            home = study_path(module.split(".")[2])
+            if home.resolve() == folder.resolve() or code_hashes(home) == code_hashes(folder):
+                continue
+        elif top in ("dynstat", _package(folder)) or not _has_file(top):
+            continue
+        problems.append(f"{name} is {path}, which is not in the study's folder")
+    return problems
+
+
+def _has_file(top: str) -> bool:
+    """Return whether a module lies in a file: one of memory has none, one that is not found cannot be run."""
+    if top in sys.modules:
+        return getattr(sys.modules[top], "__file__", None) is not None
+    return importlib.util.find_spec(top) is not None
+
+
+def _package(folder: Path) -> str:
+    return f"dynstat_study_{sha256_bytes(str(folder.resolve()).encode())[:12]}"
 
 
 def register_methods(folder: Path) -> None:
@@ -79,7 +121,7 @@ def register_methods(folder: Path) -> None:
     file = folder / "analysis.py"
     if not file.exists():
         return
-    package = f"dynstat_study_{sha256_bytes(str(folder.resolve()).encode())[:12]}"
+    package = _package(folder)
     try:
         if study_path(folder.name).resolve() == folder.resolve():
             package = f"dynstat.analyses.{folder.name}"

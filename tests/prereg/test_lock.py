@@ -17,7 +17,9 @@ from dynstat.inference.decision import Decision, decide, withhold
 from dynstat.prereg.ledger import append_entry, read_ledger
 from dynstat.prereg.lock import Lock, check_executable, evidence, load_lock, lock_study, make_lock
 from dynstat.prereg.plan import load_plan
+from dynstat.prereg.study import _package, code_hashes, foreign_code
 from dynstat.prereg.verify import verify_study
+from dynstat.registry import METHODS
 
 from .conftest import make_inputs
 
@@ -338,3 +340,27 @@ def test_a_decision_cannot_be_made_against_its_rule(path):
         with pytest.raises(DynstatError) as e:
             Decision(**(fields | change), lock=lock)
         assert e.value.code == "P309"
+
+
+def test_a_method_whose_code_no_lock_would_hash_is_refused(study, inputs, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere_drift.py").write_text("def mean(ds, **options):\n    return {}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = METHODS.get("drift_test.mean@1")
+    moved = dataclasses.replace(entry, path="elsewhere_drift:mean")
+    assert foreign_code({entry.id: moved.path}, study)
+    monkeypatch.setitem(METHODS._entries, entry.id, moved)
+    with pytest.raises(DynstatError) as e:
+        lock_study(study, "demo", inputs)
+    assert e.value.code == "P307" and "elsewhere_drift" in str(e.value)
+    assert not (study / "demo.lock.json").exists() and not (study / "ledger.jsonl").exists()
+    own = _package(study)
+    assert not foreign_code({"x": f"{own}.meth:mean", "y": "dynstat.metrics.entries:entropy"}, study)
+    assert foreign_code({"z": "dynstat.analyses.conditional_signatures.signature:signature"}, study)
+
+
+def test_compiled_modules_are_code_too(study):
+    before = code_hashes(study)
+    (study / "hidden.pyc").write_bytes(b"1")
+    (study / "__pycache__").mkdir()
+    (study / "__pycache__" / "analysis.cpython-311.pyc").write_bytes(b"1")
+    assert set(code_hashes(study)) - set(before) == {"hidden.pyc"}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dynstat.errors import DynstatError
-from dynstat.inference.estimate import Estimate, TPivot
 from dynstat.inference.decision import Decision
+from dynstat.inference.estimate import Estimate, TPivot
 from dynstat.prereg.ledger import read_ledger
 from dynstat.prereg.lock import lock_study
 from dynstat.prereg.run_result import ConfirmatoryResult, ExploratoryResult
