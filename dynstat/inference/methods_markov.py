@@ -100,7 +100,7 @@ _add(
         *(f"transition.{a}.{b}" for names in CODES.values() for a in names for b in names),
         *OF_CHAIN,
     ),
-    null_draws="stays",
+    null_draws="surrogates",
 )
 _add(
     "transition_distance",
@@ -114,7 +114,7 @@ _add(
         "level": _LEVEL,
     },
     quantities=("largest_distance",),
-    null_draws="replicates",
+    null_draws="permutations",
 )
 _add(
     "stationarity",
@@ -131,7 +131,7 @@ _add(
         "level": _LEVEL,
     },
     quantities=("cramers_v", "total_variation"),
-    null_draws="replicates",
+    null_draws="permutations",
 )
 _add(
     "reopening",
@@ -150,7 +150,7 @@ _add(
         "level": _LEVEL,
     },
     quantities=REOPENING,
-    null_draws="null_replicates",
+    null_draws="permutations",
 )
 _add(
     "motifs",
@@ -170,7 +170,7 @@ _add(
         "level": _LEVEL,
     },
     quantities=("conserved", *(f"conserved.{null}" for null in NULLS)),
-    null_draws="replicates",
+    null_draws="surrogates",
 )
 _add(
     "first_visits",
@@ -191,5 +191,5 @@ _add(
         "level": _LEVEL,
     },
     quantities=("path_share", "difference"),
-    null_draws="replicates",
+    null_draws="surrogates",
 )

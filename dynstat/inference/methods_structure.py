@@ -147,7 +147,7 @@ METHODS.add(
             for left in ("", ".left_out")
             for population in ("", *(f".{p}" for p in POPULATIONS))
         ),
-        null_draws="replicates",
+        null_draws="null_sets",
         required=(("outcome",),),
     )
 )
@@ -174,7 +174,7 @@ METHODS.add(
             "level": _LEVEL,
         },
         quantities=("stability",),
-        null_draws="replicates",
+        null_draws="null_sets",
         required=(("outcome",),),
     )
 )
