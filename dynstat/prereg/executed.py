@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,15 +38,25 @@ def find_deviations(lock: Lock, run: Execution, folder: Path, timing: str, start
     )
     reasons = {make(["analyses", name]): why for name, why in run.failed.items()}
     reasons |= {make(["exploratory", name]): why for name, why in run.failed.items()}
-    for name, (asked, found) in run.gates.items():
-        reasons[make(["gates", name])] = f"gate {name}: {asked}, found {found}"
-    return diff(
+    for name, (asked, met) in run.gates.items():
+        reasons[make(["gates", name])] = f"gate {name}: {asked}, found {met}"
+    found = diff(
         locked_record(lock),
         executed_record(lock, run, folder, started),
         planned=planned,
         reasons=reasons,
         timing=timing,
     )
+    return [_behind_a_gate(d, run) for d in found]
+
+
+def _behind_a_gate(d: Deviation, run: Execution) -> Deviation:
+    """Note an analysis that could not run where a registered gate had already set all its claims aside."""
+    lost = [make(["analyses", name]) for name in run.failed]
+    if d.field not in lost or not d.affects or not set(d.affects) <= set(run.states):
+        return d
+    why = f"{d.reason}; registered gates had set aside every claim that rests on it"
+    return replace(d, type="note", reason=why, registered_also=True)
 
 
 def locked_record(lock: Lock) -> dict[str, Any]:

@@ -434,6 +434,9 @@ def test_where_no_prompt_is_left_nothing_is_analysed(study, locked, saved, tmp_p
     assert {o for o, _ in result.outcomes.values()} == {"inadmissible"}
     v = values(tmp_path / "out")
     assert "no prompt is left" in v["notrun.1"] and not [k for k in v if k.startswith("estimate.")]
+    # The gate was registered: what could not be run behind it is no deviation that anybody owes a word on.
+    kinds = {v[f"deviation.D{i + 1}.field"]: v[f"deviation.D{i + 1}.type"] for i in range(v["deviation.n"])}
+    assert kinds["/analyses/S1"] == "note" and v["deviation.undeclared"] == 0
     assert str(result).startswith("drift: registered, ") and "H1: inadmissible (gate_failed)" in str(result)
 
 
