@@ -99,7 +99,7 @@ def test_every_single_field_mutation_of_a_lock_is_found_and_named(path, study):
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-2"])
-def test_every_mutation_of_the_committed_locks_is_found_and_named_where_the_ledger_holds_digests(name, tmp_path):
+def test_every_mutation_of_the_committed_locks_is_found_and_named(name, tmp_path):
     """`demo` was made before the ledger held digests of places, and its plan was amended since."""
     folder = tmp_path / "conditional_signatures"
     shutil.copytree(STUDY, folder, ignore=shutil.ignore_patterns("__pycache__"))
