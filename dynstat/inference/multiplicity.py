@@ -311,7 +311,8 @@ def _bh(
     level = k * alpha / m
 
     def adjusted(p: float) -> float:
-        return min(1.0, *(m * max(p, q[j - 1]) / j for j in range(1, m + 1)))
+        # m p / m may round below p.
+        return max(p, min(1.0, *(m * max(p, q[j - 1]) / j for j in range(1, m + 1))))
 
     return {h: (adjusted(support[h]), adjusted(reject[h]), level, level, True, "") for h in members}
 
