@@ -113,7 +113,10 @@ def test_a_larger_sesoi_asks_for_more_or_rejects_more(kind, direction, spec, d, 
     elif kind == "nonzero":
         assert large[0] == small[0] and large[1] <= small[1] + 1e-12
     else:
-        assert large[0] <= small[0] + 1e-12 and large[1] >= small[1] - 1e-12
+        assert large[0] <= small[0] + 1e-12
+        # Rejection counts both tails: draws in two lumps may lie in one of the narrow range, not of the wide.
+        if spec[0] == "t":
+            assert large[1] >= small[1] - 1e-12
 
 
 @settings(max_examples=200, deadline=None)
