@@ -18,13 +18,13 @@ from torch import Tensor
 from dynstat.registry import METRICS, Metric, parse_metric
 
 from .device import to_numpy
+from .engine import BLOCK_BYTES, GPU_BLOCK_BYTES, Engine
 from .kernels import Reading
 from .models import Loaded
+from .reading import Runs
+from .variants import Variant
 
-# Bytes of one buffer of logits: on a CPU it should stay in the cache, a GPU wants more work at a time; a
-# matmul wants at least 32 rows.
-BLOCK_BYTES = 4 << 20
-GPU_BLOCK_BYTES = 64 << 20
+# A matmul wants at least 32 rows.
 _LEAST_ROWS = 32
 
 
@@ -51,7 +51,11 @@ class Measured:
 
 
 def measure(
-    model: Loaded, ids: Tensor, states: Tensor, metrics: Sequence[Mapping[str, Any]], readouts: Sequence[str]
+    model: Loaded,
+    runs: Runs,
+    metrics: Sequence[Mapping[str, Any]],
+    variants: Sequence[Variant] = (Variant(),),
+    engine: Engine = Engine(),  # noqa: B008
 ) -> Measured:
     """Compute the metrics of a panel from states.
 
@@ -59,30 +63,32 @@ def measure(
     ----------
     model : Loaded
         Its read-out is used.
-    ids : Tensor of int64, shape (row, token)
-        The tokens read, on the device of the states.
-    states : Tensor, shape (layer, row, token, width)
-        Before the final norm.
+    runs : Runs
+        The tokens read and their states, on the device of the model.
     metrics : sequence of mapping
         As in :class:`Panel`.
-    readouts : sequence of str
-        "logit_lens" and, beside it, "no_norm".
+    variants : sequence of Variant, optional
+        Ways of reading, the plain one first.
+    engine : Engine, optional
+        How it is computed.
 
     Returns
     -------
     Measured
     """
     parsed = [parse_metric(m) for m in metrics]
+    states = torch.stack([runs.layer(i) for i in range(runs.layers)])
     values: dict[str, np.ndarray] = {}
     for metric, options in parsed:
         if "states" in metric.inputs:
             values[metric.name] = _geometry(metric, options, states)
     wanted = [(m, o) for m, o in parsed if "logits" in m.inputs]
-    plain = _read(model, model.readout, ids, states, wanted)
+    plain = _read(model, model.readout, runs.ids, states, wanted)
     values |= plain.values
-    if "no_norm" in readouts:
-        variant = _read(model, model.readout.without_norm(), ids, states, wanted)
-        values |= {f"{name}__no_norm": array for name, array in variant.values.items()}
+    for v in variants[1:]:
+        readout = model.readout.without_norm() if v.skip_norm else model.readout
+        variant = _read(model, readout, runs.ids, states, wanted)
+        values |= {f"{name}__{v.name}": array for name, array in variant.values.items()}
     finite = plain.finite & np.isfinite(to_numpy(states.sum(-1, dtype=torch.float64).permute(1, 2, 0)))
     return Measured(values, plain.top1_id, plain.log_probability, _reach(finite))
 

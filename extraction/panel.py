@@ -51,6 +51,32 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class Intervention:
+    """A change of the states at one layer while a model reads and writes.
+
+    Attributes
+    ----------
+    kind : str
+        Name of the change, see docs/extraction.md.
+    target_layer : int
+        Layer whose state is changed, as on dim ``layer``.
+    dose : float
+        Strength; 0 changes nothing.
+    phase : {"all", "prompt", "generated"}
+        Tokens at which it acts.
+    """
+
+    kind: str
+    target_layer: int
+    dose: float
+    phase: str = "all"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it as a plain mapping."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
 class Sample:
     """One way of writing: a seed at a temperature, the most probable token throughout, or nothing.
 
@@ -66,6 +92,8 @@ class Sample:
         Tokens written after the prompt.
     mode : {"generated", "forced"}
         Whether the model writes or only reads the prompt.
+    intervention : Intervention or None
+        What is done to the states meanwhile.
     """
 
     id: str
@@ -73,10 +101,12 @@ class Sample:
     temperature: float
     budget: int
     mode: str
+    intervention: Intervention | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the coordinates as a plain mapping."""
-        return dict(vars(self))
+        """Give the coordinates as a plain mapping; those of an intervention only where there is one."""
+        own = {k: v for k, v in vars(self).items() if k != "intervention"}
+        return own | (self.intervention.as_dict() if self.intervention else {})
 
 
 @dataclass(frozen=True)
@@ -117,6 +147,12 @@ class Panel:
         Bound on the tokens of one batch, the unit of work and of a shard.
     device : {"cpu", "cuda"}
         Where it is computed; part of the identity, since GPUs sum in another order.
+    dtype : {"float32", "bfloat16", "float16"}
+        Number format of the weights and of the forward pass; the lens is float32 always.
+    padding : {"none", "right"}
+        "right" lets prompts of different lengths be read together, in mode "forced" only.
+    register : Path or None
+        Python file that registers the user's own metrics.
     """
 
     id: str
@@ -138,6 +174,9 @@ class Panel:
     threads: int
     batch_tokens: int
     device: str = "cpu"
+    dtype: str = "float32"
+    padding: str = "none"
+    register: Path | None = None
 
     def prompts(self) -> list[dict[str, Any]]:
         """Read the prompts of the panel's split.
@@ -194,8 +233,10 @@ class Panel:
             "metrics": [dict(m) for m in self.metrics],
             "threads": self.threads,
             "batch_tokens": self.batch_tokens,
-            # Named only where it is not the CPU, so that panels keep the hash that locks have bound.
+            # Named only where they are not the default, so that panels keep the hash that locks have bound.
             **({} if self.device == "cpu" else {"device": self.device}),
+            **({} if self.padding == "none" else {"padding": self.padding}),
+            **({} if self.register is None else {"register_sha256": sha256_file(self.register)}),
         }
 
     def inputs(self) -> dict[str, Any]:

@@ -77,10 +77,9 @@ class Plan:
         """Canonical hash of the inputs."""
         return panel_hash(self.inputs)
 
-    def missing(self, store: Path) -> list[tuple[Batch, Path]]:
-        """Return the batches whose shard is not in the store."""
-        pairs = [(b, store / n) for b, n in zip(self.batches, self.names, strict=True)]
-        return [(b, path) for b, path in pairs if not path.exists()]
+    def missing(self, store: Path) -> list[int]:
+        """Return the indices of the batches whose shard is not in the store."""
+        return [i for i, name in enumerate(self.names) if not (store / name).exists()]
 
     def estimate(self, store: Path) -> Estimate:
         """Return what the run takes."""
@@ -93,7 +92,7 @@ class Plan:
         a_point = 4 * len(self.panel.metrics) * len(self.panel.readouts) + 5
         return Estimate(
             runs,
-            runs - sum(b.rows for b, _ in missing),
+            runs - sum(self.batches[i].rows for i in missing),
             len(self.batches),
             len(missing),
             sum(tokens),

@@ -42,20 +42,31 @@ class ReadOut:
     soft_cap: float | None = None
     skip_norm: bool = False
 
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The head, where it is a plain matrix: it may then be computed by any kernel."""
+        last = self.chain[-1]
+        return last if type(last) is nn.Linear else None
+
+    def features(self, state: Tensor) -> Tensor:
+        """Return the input of the last module of the chain, shape (..., width of the head)."""
+        x = state
+        for module in self.chain[:-1]:
+            if not (self.skip_norm and is_norm(module)):
+                x = module(x)
+        return x if self.pre_head == 1.0 else x / self.pre_head
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """Scale and cap what the head gave; works in place where it can."""
+        if self.scale != 1.0:
+            logits = logits.mul_(self.scale)
+        if self.soft_cap is not None:
+            logits = logits.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
+        return logits
+
     def __call__(self, state: Tensor) -> Tensor:
         """Return logits, shape (..., row of the head), of states of shape (..., width)."""
-        x = state
-        for i, module in enumerate(self.chain):
-            if self.skip_norm and is_norm(module):
-                continue
-            if i == len(self.chain) - 1 and self.pre_head != 1.0:
-                x = x / self.pre_head
-            x = module(x)
-        if self.scale != 1.0:
-            x = x * self.scale
-        if self.soft_cap is not None:
-            x = torch.tanh(x / self.soft_cap) * self.soft_cap
-        return x
+        return self.finish(self.chain[-1](self.features(state)))
 
     def without_norm(self) -> ReadOut:
         """Return the variant that leaves the final norm out."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_json, write_json
 
 from .access import LEDGER, SPLIT, admit
-from .batches import Batch
 from .panel import Panel, load_panel
 from .plan import Plan
 
@@ -65,18 +65,74 @@ def extract(
             {"dynstat": "store/1", "panel": panel.id, "inputs_sha256": plan.hash, "inputs": plan.inputs},
         )
     total = sum(b.rows for b in plan.batches)
-    done = total - sum(b.rows for b, _ in missing)
-    for i, spec in enumerate(panel.models):
-        mine = [(b, path) for b, path in missing if b.model == i]
-        if not mine:
-            continue
-        for finished in _extract_model(plan, i, mine):
-            if progress:
-                progress(done + finished, total, spec.id)
-        done += sum(b.rows for b, _ in mine)
+    done = total - sum(plan.batches[i].rows for i in missing)
+    worker = Worker(plan, store)
+    for i in missing:
+        if progress:
+            progress(done, total, panel.models[plan.batches[i].model].id)
+        done += worker.write(i)
     if progress:
         progress(total, total, "done")
     return store
+
+
+class Worker:
+    """Write shards one by one, with one model in memory at a time.
+
+    Parameters
+    ----------
+    plan : Plan
+        The panel's plan.
+    store : Path
+        Folder of the shards; it is bound to the panel already.
+    """
+
+    def __init__(self, plan: Plan, store: Path) -> None:
+        self.plan = plan
+        self.store = store
+        self._loaded: tuple[int, Any] | None = None
+
+    def write(self, index: int) -> int:
+        """Write the shard of one batch of the plan, whole or not at all.
+
+        Returns
+        -------
+        int
+            Runs written.
+        """
+        # Here and not above, so that a run with nothing left to do loads no model library.
+        from dynstat.dataset.io import save
+
+        from .device import arithmetic
+        from .engine import choose
+        from .models import load
+        from .shard import provenance, read_batch
+        from .variants import variants_of
+
+        plan, batch, path = self.plan, self.plan.batches[index], self.store / self.plan.names[index]
+        with arithmetic(plan.panel):
+            if self._loaded is None or self._loaded[0] != batch.model:
+                self._loaded = None  # frees the model before the next is loaded
+                model = load(plan.sources[batch.model], plan.encoders[batch.model], plan.panel.device)
+                self._loaded = (
+                    batch.model,
+                    (
+                        model,
+                        model.card(plan.inputs["models"][batch.model]),
+                        variants_of(plan.panel, model),
+                        choose(plan.panel.threads, plan.panel.device),
+                        provenance(plan.panel, model),
+                    ),
+                )
+            model, card, variants, engine, known = self._loaded[1]
+            started = time.time()
+            ds = read_batch(plan, model, card, batch, variants, engine)
+            when = {"started": round(started, 3), "seconds": round(time.time() - started, 3)}
+            ds.attrs["provenance"] = canonical_json(known | when).decode()
+            save(ds, path)
+        for left in path.parent.glob(f".{path.stem}.*"):  # by a run that was killed while it wrote
+            left.unlink(missing_ok=True)
+        return batch.rows
 
 
 def _guard(plan: Plan, store: Path, locks: Sequence[str | os.PathLike[str]], *, work: bool) -> None:
@@ -130,30 +186,3 @@ def _is_foreign(store: Path) -> bool:
 def _unplanned(plan: Plan, store: Path) -> list[str]:
     """Name the shards that this plan would not write."""
     return sorted({f.name for f in store.glob("[!.]*.nc")} - set(plan.names))
-
-
-def _extract_model(plan: Plan, index: int, work: list[tuple[Batch, Path]]) -> Iterator[int]:
-    """Write one model's shards; yield the runs done."""
-    # Here and not above, so that a run with nothing left to do loads no model library.
-    from dynstat.dataset.io import save
-
-    from .device import arithmetic
-    from .models import load
-    from .shard import provenance, read_batch
-
-    with arithmetic(plan.panel):
-        model = load(plan.sources[index], plan.encoders[index], plan.panel.device)
-        card = model.card(plan.inputs["models"][index])
-        known = provenance(plan.panel, model)
-        done = 0
-        yield done
-        for batch, path in work:
-            started = time.time()
-            ds = read_batch(plan, model, card, batch)
-            when = {"started": round(started, 3), "seconds": round(time.time() - started, 3)}
-            ds.attrs["provenance"] = canonical_json(known | when).decode()
-            save(ds, path)
-            for left in path.parent.glob(f".{path.stem}.*"):  # by a run that was killed while it wrote
-                left.unlink(missing_ok=True)
-            done += batch.rows
-            yield done

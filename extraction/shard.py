@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,18 +20,27 @@ from dynstat.files import canonical_json
 from dynstat.registry import METRICS, parse_metric
 
 from .batches import Batch
-from .capture import states
 from .device import name_of, to_numpy
+from .engine import Engine
 from .generate import generate
 from .lens import measure
 from .models import Loaded
 from .panel import Panel
 from .plan import Plan
+from .reading import read_runs
+from .variants import Variant
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def read_batch(plan: Plan, model: Loaded, card: Mapping[str, Any], batch: Batch) -> xr.Dataset:
+def read_batch(
+    plan: Plan,
+    model: Loaded,
+    card: Mapping[str, Any],
+    batch: Batch,
+    variants: Sequence[Variant],
+    engine: Engine,
+) -> xr.Dataset:
     """Generate and measure one batch.
 
     Returns
@@ -47,9 +56,8 @@ def read_batch(plan: Plan, model: Loaded, card: Mapping[str, Any], batch: Batch)
         model, names, ids, batch.samples, batch.steps, suppress_end=panel.end_of_text == "suppress",
         nonfinite=panel.nonfinite,
     ).reshape(batch.rows, -1)  # fmt: skip
-    measured = measure(
-        model, sequences, states(model.body, model.blocks, sequences), panel.metrics, panel.readouts
-    )
+    runs = read_runs(model, sequences, len(batch.samples))
+    measured = measure(model, runs, panel.metrics, variants, engine)
     token = to_numpy(sequences).astype(np.int32)
     written = token[:, n_prompt:]
     ended = written == model.encoder.end_of_text

@@ -10,10 +10,11 @@ torch = pytest.importorskip("torch")
 import dynstat  # noqa: E402
 from dynstat import DynstatError, data_path, study_path  # noqa: E402
 from dynstat.extraction import device, generate, lens, run  # noqa: E402
-from dynstat.extraction.capture import states  # noqa: E402
 from dynstat.extraction.panel import Sample, load_panel, panel_hash  # noqa: E402
 from dynstat.extraction.plan import Plan  # noqa: E402
+from dynstat.extraction.reading import read_runs  # noqa: E402
 from dynstat.extraction.training.architectures import ARCHITECTURES  # noqa: E402
+from dynstat.extraction.variants import Variant  # noqa: E402
 
 
 def test_the_device_is_identity_and_the_cpu_goes_without_saying(write_panel):
@@ -88,10 +89,10 @@ def test_everything_is_on_the_device_of_the_model(architecture, load_tiny, monke
     ids = torch.zeros((2, 5), dtype=torch.int64, device=model.device)
     samples = [Sample("greedy", -1, 0.0, 3, "generated"), Sample("s", 0, 1.0, 3, "generated")]
     out = generate.generate(model, ["a", "b"], ids, samples, 3, suppress_end=True).reshape(4, 8)
-    captured = states(model.body, model.blocks, out)
+    runs = read_runs(model, out, 2)
     metrics = load_panel(data_path("panels/pilot.yaml")).metrics
-    lens.measure(model, out, captured, metrics, ["logit_lens", "no_norm"])
-    assert out.device.type == captured.device.type == "meta" and set(fetched) == {"meta"}
+    lens.measure(model, runs, metrics, (Variant(), Variant("no_norm", skip_norm=True)))
+    assert out.device.type == runs.own.device.type == "meta" and set(fetched) == {"meta"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

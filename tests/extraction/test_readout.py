@@ -12,8 +12,10 @@ from dynstat.extraction.encoding import Encoder  # noqa: E402
 from dynstat.extraction.lens import measure  # noqa: E402
 from dynstat.extraction.models import Loaded  # noqa: E402
 from dynstat.extraction.panel import ModelSpec  # noqa: E402
+from dynstat.extraction.reading import read_runs  # noqa: E402
 from dynstat.extraction.readout import ReadOut, oracle, relative_error, trace  # noqa: E402
 from dynstat.extraction.training.architectures import ARCHITECTURES  # noqa: E402
+from dynstat.extraction.variants import Variant  # noqa: E402
 
 from .conftest import tiny  # noqa: E402
 
@@ -129,9 +131,8 @@ def test_padded_rows_of_the_head_are_masked():
     encoder = Encoder(None, (0,), 0, frozenset([0]), valid)
     model = Loaded(None, encoder, lm, lm.base_model, blocks, trace(lm, blocks))
     ids = torch.tensor([[0, 5, 77, 1010, 3]])
-    captured = states(lm.base_model, blocks, ids)
     metrics = [{"metric": m} for m in ("entropy@1", "top1_probability@1", "synchronisation@1")]
-    got = measure(model, ids, captured, metrics, ["logit_lens"])
+    got = measure(model, read_runs(model, ids, 1), metrics)
     logits = lm(input_ids=ids).logits[0].double()
     p = torch.softmax(logits[:, list(valid)], -1)
     entropy = -(p * p.log()).sum(-1)
@@ -167,9 +168,10 @@ def test_blocks_bound_what_is_held_and_change_nothing(load_tiny, monkeypatch):
 
     model = load_tiny("qwen2")
     ids = torch.randint(0, 1024, (5, 40), generator=torch.Generator().manual_seed(0))
-    captured = states(model.body, model.blocks, ids)
+    runs = read_runs(model, ids, 1)
     metrics = [{"metric": m} for m in ("entropy@1", "concentration@1", "synchronisation@1")]
-    whole = measure(model, ids, captured, metrics, ["logit_lens", "no_norm"])
+    both = (Variant(), Variant("no_norm", skip_norm=True))
+    whole = measure(model, runs, metrics, both)
     rows = []
 
     class Counted(kernels.Reading):
@@ -179,7 +181,7 @@ def test_blocks_bound_what_is_held_and_change_nothing(load_tiny, monkeypatch):
 
     monkeypatch.setattr(lens, "BLOCK_BYTES", 1)
     monkeypatch.setattr(lens, "Reading", Counted)
-    parts = measure(model, ids, captured, metrics, ["logit_lens", "no_norm"])
+    parts = measure(model, runs, metrics, both)
     assert max(rows) == 32 and sum(rows) == 2 * 5 * 40 * 4
     assert set(parts.values) == set(whole.values)
     for name, value in whole.values.items():
