@@ -20,7 +20,7 @@ Progress = Callable[[int, int, str], None]
 _STORE = "panel.json"
 
 
-def extract(
+def extract_panel(
     panel: Panel | str | os.PathLike[str],
     store: str | os.PathLike[str],
     *,

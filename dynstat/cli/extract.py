@@ -52,7 +52,7 @@ def extract_to(
             )
     from dynstat.extraction.panel import load_panel
     from dynstat.extraction.plan import Plan
-    from dynstat.extraction.run import extract as run
+    from dynstat.extraction.run import extract_panel as run
 
     plan = Plan(load_panel(panel).with_paths(places or {}))
     estimate = plan.estimate(out)

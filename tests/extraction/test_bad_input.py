@@ -12,7 +12,7 @@ from dynstat import DynstatError  # noqa: E402
 from dynstat.cli import main  # noqa: E402
 from dynstat.errors import CODES  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.run import extract  # noqa: E402
+from dynstat.extraction.run import extract_panel  # noqa: E402
 
 from .conftest import write_prompts  # noqa: E402
 from .test_run import overflow  # noqa: E402
@@ -21,7 +21,7 @@ from .test_run import overflow  # noqa: E402
 def refused(file, store, code, **more) -> DynstatError:
     """Extract, expect `code`, and find no shard."""
     with pytest.raises(DynstatError) as e:
-        extract(file, store, **more)
+        extract_panel(file, store, **more)
     assert e.value.code == code, str(e.value)
     assert e.value.what and e.value.where
     assert not store.exists() or {f.name for f in store.iterdir()} <= {"panel.json"}
@@ -126,30 +126,30 @@ def test_logits_that_are_not_finite(write_panel, copy_model, tmp_path):
 
 
 def test_store_of_another_panel(write_panel, tmp_path):
-    store = extract(write_panel(("llama",)), tmp_path / "store")
+    store = extract_panel(write_panel(("llama",)), tmp_path / "store")
     before = {f.name: f.read_bytes() for f in store.iterdir()}
     with pytest.raises(DynstatError, match="X212"):
-        extract(write_panel(("gpt2",)), store)
+        extract_panel(write_panel(("gpt2",)), store)
     assert {f.name: f.read_bytes() for f in store.iterdir()} == before
     # The same inputs to a lock, described otherwise: joined, the shards would contradict each other.
     file = write_panel(("llama",))
     file.write_text(file.read_text().replace("make: llama", "make: other"))
     with pytest.raises(DynstatError, match="X212"):
-        extract(file, store)
+        extract_panel(file, store)
     assert {f.name: f.read_bytes() for f in store.iterdir()} == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious.txt").write_text("x")
     with pytest.raises(DynstatError, match="X212"):
-        extract(write_panel(), tmp_path / "other")
+        extract_panel(write_panel(), tmp_path / "other")
     assert [f.name for f in (tmp_path / "other").iterdir()] == ["precious.txt"]
 
 
 def test_place_that_cannot_be_written(write_panel, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DynstatError, match="F002|X212"):
-        extract(write_panel(("llama",)), tmp_path / "file")
+        extract_panel(write_panel(("llama",)), tmp_path / "file")
     with pytest.raises(DynstatError, match="F002"):
-        extract(write_panel(("llama",)), tmp_path / "file" / "store")
+        extract_panel(write_panel(("llama",)), tmp_path / "file" / "store")
     assert (tmp_path / "file").read_text() == "x"
 
 
@@ -166,12 +166,12 @@ def test_full_disk(write_panel, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(DynstatError) as e:
-        extract(file, tmp_path / "store")
+        extract_panel(file, tmp_path / "store")
     assert e.value.code == "F002" and e.value.mend
     monkeypatch.setattr(os, "fsync", real)
     names = {f.name for f in (tmp_path / "store").iterdir()}
     assert "panel.json" in names and not any(n.startswith(".") for n in names) and len(names) >= 2
-    ds = dynstat.open(extract(file, tmp_path / "store"))
+    ds = dynstat.open(extract_panel(file, tmp_path / "store"))
     assert ds.sizes["prompt"] == 5 and dynstat.verify(ds) == []
 
 
@@ -203,7 +203,7 @@ def test_a_lock_of_these_inputs_admits_and_is_written_down(write_panel, tmp_path
     assert not (tmp_path / "study" / "ledger.jsonl").exists()
     bound["hash"] = panel_hash(load_panel(file).inputs())
     for _ in range(2):  # the second run has nothing to do, and nothing is accessed
-        extract(file, tmp_path / "s", locks=[lock])
+        extract_panel(file, tmp_path / "s", locks=[lock])
     entries = read_ledger(tmp_path / "study" / "ledger.jsonl")
     assert [(e["event"], e["study"], e["inputs_sha256"]) for e in entries] == [
         ("access", "test", bound["hash"])

@@ -35,7 +35,7 @@ def test_the_registered_panel_is_still_the_registered_one():
 def test_a_device_that_is_not_there(write_panel, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DynstatError) as e:
-        run.extract(write_panel(more="device: cuda"), tmp_path / "store")
+        run.extract_panel(write_panel(more="device: cuda"), tmp_path / "store")
     assert e.value.code == "X215" and e.value.mend and not (tmp_path / "store").exists()
 
 
@@ -45,7 +45,7 @@ def test_memory_that_runs_out(write_panel, tmp_path, monkeypatch):
 
     monkeypatch.setattr("dynstat.extraction.shard.measure", full)
     with pytest.raises(DynstatError) as e:
-        run.extract(write_panel(), tmp_path / "store")
+        run.extract_panel(write_panel(), tmp_path / "store")
     assert e.value.code == "X216" and "batch_tokens" in e.value.mend and "More" not in e.value.found
     assert {f.name for f in (tmp_path / "store").iterdir()} == {"panel.json"}
 
@@ -54,7 +54,7 @@ def test_memory_that_runs_out(write_panel, tmp_path, monkeypatch):
 def test_a_session_of_low_precision_changes_nothing(write_panel, tmp_path, setting):
     """Where the machine has such kernels, "medium" multiplies float32 in bfloat16, on a CPU too."""
     file = write_panel(("llama",), more="readouts: [logit_lens, no_norm]")
-    calm = dynstat.content_hash(dynstat.open(run.extract(file, tmp_path / "calm")))
+    calm = dynstat.content_hash(dynstat.open(run.extract_panel(file, tmp_path / "calm")))
     threads = torch.get_num_threads()
     torch.set_float32_matmul_precision(setting)
     try:
@@ -62,7 +62,7 @@ def test_a_session_of_low_precision_changes_nothing(write_panel, tmp_path, setti
         with device.arithmetic(load_panel(write_panel(more="threads: 2", folder=tmp_path / "two"))):
             assert {b.fp32_precision for b in device._backends()} == {"ieee"}
             assert torch.get_num_threads() == 2
-        found = dynstat.content_hash(dynstat.open(run.extract(file, tmp_path / "store")))
+        found = dynstat.content_hash(dynstat.open(run.extract_panel(file, tmp_path / "store")))
         assert [b.fp32_precision for b in device._backends()] == left
         assert torch.get_float32_matmul_precision() == setting and torch.get_num_threads() == threads
     finally:
@@ -100,7 +100,7 @@ def test_everything_is_on_the_device_of_the_model(architecture, load_tiny, monke
 def test_a_gpu_gives_the_values_of_the_cpu(architecture, write_panel, tmp_path):
     samples = "samples: {seeds: [0], temperatures: [0.8], greedy: true}"
     stores = [
-        run.extract(write_panel((architecture,), samples=samples, more=f"device: {d}"), tmp_path / d)
+        run.extract_panel(write_panel((architecture,), samples=samples, more=f"device: {d}"), tmp_path / d)
         for d in ("cpu", "cuda")
     ]
     cpu, gpu = (dynstat.open(s) for s in stores)

@@ -10,7 +10,7 @@ constants = pytest.importorskip("huggingface_hub.constants")
 import dynstat  # noqa: E402
 from dynstat import DynstatError  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.run import extract  # noqa: E402
+from dynstat.extraction.run import extract_panel  # noqa: E402
 from dynstat.extraction.sources import locate  # noqa: E402
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -39,10 +39,10 @@ def panel(write_panel, repo="org/tiny", revision=COMMIT):
 
 @pytest.mark.parametrize("revision", [COMMIT, "v1"])
 def test_cached_repository(cache, write_panel, tmp_path, revision):
-    ds = dynstat.open(extract(panel(write_panel, revision=revision), tmp_path / "s"))
+    ds = dynstat.open(extract_panel(panel(write_panel, revision=revision), tmp_path / "s"))
     assert list(ds["revision"].values) == [COMMIT], "a tag is resolved to its commit"
     assert list(ds["source"].values) == ["org/tiny"]
-    local = dynstat.open(extract(write_panel(("llama",), folder=tmp_path / "l"), tmp_path / "sl"))
+    local = dynstat.open(extract_panel(write_panel(("llama",), folder=tmp_path / "l"), tmp_path / "sl"))
     assert list(local["weights_sha256"].values) == list(ds["weights_sha256"].values)
 
 

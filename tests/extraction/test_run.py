@@ -16,7 +16,7 @@ import dynstat  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
 from dynstat.extraction.plan import Plan  # noqa: E402
 from dynstat.extraction.readout import oracle  # noqa: E402
-from dynstat.extraction.run import extract  # noqa: E402
+from dynstat.extraction.run import extract_panel  # noqa: E402
 from dynstat.metrics import distribution, trajectory  # noqa: E402
 
 from .conftest import TEXTS  # noqa: E402
@@ -32,7 +32,7 @@ def test_values_are_those_of_the_model(write_panel, load_tiny, tmp_path):
     panel = load_panel(
         write_panel(("neox", "qwen2"), samples="samples: {seeds: [3], temperatures: [0.9], greedy: true}")
     )
-    ds = sound(dynstat.open(extract(panel, tmp_path / "store")))
+    ds = sound(dynstat.open(extract_panel(panel, tmp_path / "store")))
     assert ds.sizes["model"] == 2 and ds.sizes["prompt"] == len(TEXTS) and ds.sizes["sample"] == 2
     assert list(ds["sample"].values) == ["greedy", "t0.9-s3"] and list(ds["make"].values) == ["neox", "qwen2"]
     for name in ("neox", "qwen2"):
@@ -89,8 +89,10 @@ def check_row(row, model, ids, n):
 
 
 def test_batch_size_changes_no_token(write_panel, tmp_path):
-    small = extract(write_panel(("llama",), folder=tmp_path / "a", more="batch_tokens: 1"), tmp_path / "sa")
-    large = extract(write_panel(("llama",), folder=tmp_path / "b"), tmp_path / "sb")
+    small = extract_panel(
+        write_panel(("llama",), folder=tmp_path / "a", more="batch_tokens: 1"), tmp_path / "sa"
+    )
+    large = extract_panel(write_panel(("llama",), folder=tmp_path / "b"), tmp_path / "sb")
     a, b = dynstat.open(small), dynstat.open(large)
     assert len(list(small.glob("*.nc"))) == len(TEXTS) * 2
     np.testing.assert_array_equal(a.token_id.values, b.token_id.values)
@@ -99,24 +101,24 @@ def test_batch_size_changes_no_token(write_panel, tmp_path):
 
 def test_second_run_does_no_work(write_panel, tmp_path, monkeypatch):
     file = write_panel()
-    store = extract(file, tmp_path / "store")
+    store = extract_panel(file, tmp_path / "store")
     before = {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in store.iterdir()}
     monkeypatch.setattr("dynstat.extraction.models.load", lambda *_: pytest.fail("a model was loaded"))
     seen = []
-    extract(file, store, progress=lambda *a: seen.append(a))
+    extract_panel(file, store, progress=lambda *a: seen.append(a))
     assert seen == [(20, 20, "done")]
     assert {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in store.iterdir()} == before
 
 
 def test_resume_writes_what_is_missing_only(write_panel, tmp_path):
     file = write_panel()
-    store = extract(file, tmp_path / "store")
+    store = extract_panel(file, tmp_path / "store")
     whole = dynstat.content_hash(dynstat.open(store))
     shards = sorted(store.glob("*.nc"))
     times = {f: f.stat().st_mtime_ns for f in shards}
     shards[1].unlink()
     assert Plan(load_panel(file)).estimate(store).missing == 1
-    extract(file, store)
+    extract_panel(file, store)
     assert {f: f.stat().st_mtime_ns for f in shards if f != shards[1]} == {
         f: t for f, t in times.items() if f != shards[1]
     }
@@ -125,15 +127,15 @@ def test_resume_writes_what_is_missing_only(write_panel, tmp_path):
 
 SCRIPT = """
 import sys
-from dynstat.extraction.run import extract
-extract(sys.argv[1], sys.argv[2], progress=lambda *a: print(*a, flush=True))
+from dynstat.extraction.run import extract_panel
+extract_panel(sys.argv[1], sys.argv[2], progress=lambda *a: print(*a, flush=True))
 """
 
 
 def test_kill_in_the_middle_changes_nothing(write_panel, tmp_path):
     """SIGKILL while shards are being written; the end is the content of an undisturbed run."""
     file = write_panel(("llama",), more="batch_tokens: 1", budget=24)
-    undisturbed = dynstat.content_hash(dynstat.open(extract(file, tmp_path / "calm")))
+    undisturbed = dynstat.content_hash(dynstat.open(extract_panel(file, tmp_path / "calm")))
     store = tmp_path / "killed"
     worker = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, file, store], stdout=subprocess.PIPE, text=True, env=os.environ.copy()
@@ -148,7 +150,7 @@ def test_kill_in_the_middle_changes_nothing(write_panel, tmp_path):
     for shard in store.glob("[!.]*.nc"):
         dynstat.open(shard)
     (store / f".{plan.names[-1][:-3]}.abc.nc").write_bytes(b"half")
-    extract(file, store)
+    extract_panel(file, store)
     assert not list(store.glob(".*"))
     assert dynstat.content_hash(dynstat.open(store)) == undisturbed
 
@@ -180,14 +182,16 @@ def test_end_of_text_by_the_panel(write_panel, tmp_path, monkeypatch):
 
     # The draw 0 takes the first id, which is end of text in this tokenizer.
     monkeypatch.setattr(g, "draws", lambda model, prompt, sample, n: np.where(np.arange(n) == 3, 0.0, 0.6))
-    ignored = sound(dynstat.open(extract(write_panel(("llama",), folder=tmp_path / "i"), tmp_path / "si")))
+    ignored = sound(
+        dynstat.open(extract_panel(write_panel(("llama",), folder=tmp_path / "i"), tmp_path / "si"))
+    )
     assert set(ignored.n_generated.values.ravel()) == {6}
     assert set(ignored.first_end_of_text.values.ravel()) == {3}
     file = write_panel(("llama",), folder=tmp_path / "x", more="end_of_text: suppress")
-    suppressed = sound(dynstat.open(extract(file, tmp_path / "sx")))
+    suppressed = sound(dynstat.open(extract_panel(file, tmp_path / "sx")))
     assert set(suppressed.first_end_of_text.values.ravel()) == {-1}
     file = write_panel(("llama",), folder=tmp_path / "s", more="end_of_text: stop")
-    stopped = sound(dynstat.open(extract(file, tmp_path / "ss")))
+    stopped = sound(dynstat.open(extract_panel(file, tmp_path / "ss")))
     assert set(stopped.n_generated.values.ravel()) == {4}
     assert set(stopped.stop_reason.values.ravel()) == {"end_of_text"}
     row = stopped.isel(model=0, prompt=0, sample=0)
@@ -198,10 +202,12 @@ def test_end_of_text_by_the_panel(write_panel, tmp_path, monkeypatch):
 
 
 def test_forced_reads_the_prompt_once(write_panel, tmp_path):
-    ds = sound(dynstat.open(extract(write_panel(mode="forced", samples="", budget=0), tmp_path / "store")))
+    ds = sound(
+        dynstat.open(extract_panel(write_panel(mode="forced", samples="", budget=0), tmp_path / "store"))
+    )
     assert list(ds["sample"].values) == ["forced"] and set(ds.stop_reason.values.ravel()) == {"forced"}
     assert set(ds.n_generated.values.ravel()) == {0} and set(ds.text.values.ravel()) == {""}
-    written = sound(dynstat.open(extract(write_panel(folder=tmp_path / "g"), tmp_path / "sg")))
+    written = sound(dynstat.open(extract_panel(write_panel(folder=tmp_path / "g"), tmp_path / "sg")))
     n = int(ds.n_prompt.values[0, 0, 0])
     np.testing.assert_allclose(
         ds.entropy.values[0, 0, 0, :n], written.entropy.values[0, 0, 0, :n], rtol=1e-4, atol=1e-5
@@ -212,7 +218,7 @@ def test_no_norm_stands_beside_the_lens(write_panel, tmp_path):
     file = write_panel(
         more="readouts: [logit_lens, no_norm]\nmetrics: [entropy, {metric: concentration, k: 3}]"
     )
-    ds = sound(dynstat.open(extract(file, tmp_path / "store")))
+    ds = sound(dynstat.open(extract_panel(file, tmp_path / "store")))
     assert {"entropy", "entropy__no_norm", "concentration", "concentration__no_norm"} <= set(ds.data_vars)
     assert ds.entropy__no_norm.attrs["readout"] == "no_norm"
     assert json.loads(ds.concentration.attrs["options"]) == {"k": 3}
@@ -225,7 +231,7 @@ def test_truncate_cuts_at_the_context_and_says_so(write_panel, tmp_path):
     file = write_panel(
         ("gpt2", "llama"), texts=["The king", long, long * 2], budget=100, more="truncate: true"
     )
-    ds = sound(dynstat.open(extract(file, tmp_path / "store")))
+    ds = sound(dynstat.open(extract_panel(file, tmp_path / "store")))
     n = ds.n_prompt.values[0, :, 0].tolist()
     assert n[0] + 100 < 256 and n[1] + 100 > 256 and n[2] == 256
     assert ds.n_generated.values[0, :, 0].tolist() == [100, 256 - n[1], 0]
@@ -238,7 +244,7 @@ def test_logits_that_are_not_finite_are_flagged_on_request(write_panel, copy_mod
     folder = copy_model("gpt2")
     overflow(folder)
     model = f"  - {{id: bad, path: {folder}}}"
-    ds = sound(dynstat.open(extract(write_panel((model,), more="nonfinite: flag"), tmp_path / "store")))
+    ds = sound(dynstat.open(extract_panel(write_panel((model,), more="nonfinite: flag"), tmp_path / "store")))
     from transformers import AutoModelForCausalLM
 
     lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -273,7 +279,7 @@ def overflow(folder: Path) -> None:
 
 
 def test_provenance_is_stored(write_panel, tmp_path):
-    store = extract(write_panel(), tmp_path / "store")
+    store = extract_panel(write_panel(), tmp_path / "store")
     ds = dynstat.open(store)
     assert ds.attrs["dynstat_kind"] == "panel"
     inputs = json.loads(ds.attrs["inputs"])
