@@ -11,8 +11,9 @@ from torch import nn
 
 from dynstat.errors import DynstatError
 
-from .capture import blocks_of
+from .capture import blocks_of, body_of
 from .encoding import Encoder
+from .memory import MemorySource, describe, evaluation, plain_encoder
 from .readout import ReadOut, trace
 from .sources import DTYPE, Source
 
@@ -26,7 +27,7 @@ class Loaded:
 
     Attributes
     ----------
-    source : Source
+    source : Source or MemorySource
         Where it comes from.
     encoder : Encoder
         Its tokenizer.
@@ -38,7 +39,7 @@ class Loaded:
         From a state to logits, verified.
     """
 
-    source: Source
+    source: Source | MemorySource
     encoder: Encoder
     lm: Any
     body: nn.Module
@@ -95,21 +96,62 @@ def load(source: Source, encoder: Encoder, device: str = "cpu") -> Loaded:
         missing).
     """
     lm = _from_files(source)
+    _check_rows(lm, encoder, source.spec.id, str(source.tokenizer or ""))
+    lm.to(device)
+    blocks = blocks_of(lm)
+    return Loaded(source, encoder, lm, body_of(lm, blocks), blocks, trace(lm, blocks, source.spec.id))
+
+
+def wrap(lm: Any, tokenizer: Any, id: str = "model") -> Loaded:
+    """Take a model that is in memory already, on whatever device and in whatever number format.
+
+    Parameters
+    ----------
+    lm : PreTrainedModel
+        A causal model of transformers. It is not changed: hooks, gradients, training mode stay. Whoever
+        reads it does so inside ``evaluation(lm)``, which switches dropout off and back.
+    tokenizer : PreTrainedTokenizerBase or Encoder
+        A tokenizer is used without start token; an encoder settles everything.
+    id : str, optional
+        Label on dim ``model``.
+
+    Returns
+    -------
+    Loaded
+        Its source has no files; ``source.identity()`` holds the SHA-256 of the tensors by name.
+
+    Raises
+    ------
+    DynstatError
+        X203 (ids outside the embedding), X207 (read-out differs).
+
+    Notes
+    -----
+    Attention is computed as the model is set to, not by the implementation that :func:`load` chooses;
+    the coordinate ``attn_implementation`` says which it was.
+    """
+    encoder = tokenizer if isinstance(tokenizer, Encoder) else plain_encoder(tokenizer)
+    _check_rows(lm, encoder, id, "the tokenizer given")
+    with evaluation(lm):
+        blocks = blocks_of(lm)
+        readout = trace(lm, blocks, id)
+    return Loaded(describe(lm, encoder, id), encoder, lm, body_of(lm, blocks), blocks, readout)
+
+
+def _check_rows(lm: Any, encoder: Encoder, name: str, where: str) -> None:
+    """Refuse a tokenizer with entries that the model has no row for."""
     rows = lm.get_input_embeddings().weight.shape[0]
     head = lm.get_output_embeddings().weight.shape[0]
     largest = encoder.valid[-1]
     if largest >= min(rows, head):
         raise DynstatError(
             "X203",
-            f"the tokenizer does not fit model {source.spec.id!r}",
-            where=str(source.tokenizer or ""),
+            f"the tokenizer does not fit model {name!r}",
+            where=where,
             found=f"ids up to {largest}",
             expected=f"below {min(rows, head)}, the rows of the embedding",
             mend="name the tokenizer the model was trained with",
         )
-    lm.to(device)
-    blocks = blocks_of(lm)
-    return Loaded(source, encoder, lm, lm.base_model, blocks, trace(lm, blocks, source.spec.id))
 
 
 def _from_files(source: Source) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynstat.errors import DynstatError
 
-from .capture import states, with_state
+from .capture import body_of, states, with_state
 
 # Largest difference allowed, relative to the spread of the model's logits: rounding and no more.
 TOLERANCE = 1e-5
@@ -102,7 +102,7 @@ def trace(lm: Any, blocks: list[nn.Module], where: str = "") -> ReadOut:
     rows = lm.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(_PROBE, device=lm.device)[None] * 37 + 11) % rows
     chain = _called_after(lm, blocks[-1], ids)
-    captured = states(lm.base_model, blocks, ids)
+    captured = states(body_of(lm, blocks), blocks, ids)
     layers = sorted({0, len(blocks) // 2, len(blocks)})
     truths = [(layer, captured[layer], oracle(lm, blocks, ids, captured[layer])) for layer in layers]
     refusals = []
