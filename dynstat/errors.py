@@ -131,6 +131,12 @@ CODES: dict[str, Entry] = {
         _C,
         "A batch does not fit. Shards written before stay; `batch_tokens` bounds what is held at once.",
     ),
+    "X224": Entry(
+        "no temperature gives the entropy",
+        _C,
+        "The read-out `t_matched` looks for the temperature at which a model's mean entropy on held-out text is "
+        "`entropy:` nat. It must lie above 0 and below the log of the vocabulary.",
+    ),
     # preregistration
     "P301": Entry(
         "plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."
