@@ -137,6 +137,12 @@ CODES: dict[str, Entry] = {
         "The read-out `t_matched` looks for the temperature at which a model's mean entropy on held-out text is "
         "`entropy:` nat. It must lie above 0 and below the log of the vocabulary.",
     ),
+    "X222": Entry(
+        "metric of the user's own fails",
+        _C,
+        "The file that `register:` names cannot be imported, an entry lacks something, or the function raises, "
+        "returns another shape, or has no finite value where its inputs have. docs/extraction.md shows a file.",
+    ),
     # preregistration
     "P301": Entry(
         "plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."

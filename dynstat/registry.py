@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from .errors import DynstatError
 
-Origin = Literal["published", "dynstat"]
+Origin = Literal["published", "dynstat", "user"]
 Level = Literal["run", "token", "layer"]
 
 
@@ -70,8 +70,9 @@ class Entry:
         ``package.module:function`` of the definition; imported on first use.
     options : mapping of str to Option
         What a plan may set.
-    origin : {"published", "dynstat"}
-        "dynstat" where no published formula was found and this project chose one.
+    origin : {"published", "dynstat", "user"}
+        "dynstat" where no published formula was found and this project chose one; "user" where it is not
+        part of this project.
     reference : str
         The source, as a citation a reader can follow.
     """
@@ -124,8 +125,10 @@ class Metric(Entry):
     level : {"run", "token", "layer"}
         The finest dims of the result.
     inputs : tuple of str
-        ``states`` (h), ``logits`` (of the lens), ``next_logits`` (of the layer above), ``tokens``, or the
-        names of other metrics.
+        What the function takes, in this order. While models are read: ``states`` (h), ``steps``
+        (h_t - h_{t-1}), ``logits`` (of the lens), ``next_logits`` (of the layer above), ``final_logits`` (of
+        the last layer), ``next_token`` (the id that follows). Later: ``tokens``, or the names of other
+        metrics.
     undefined : tuple of str
         Where the definition has no value at a valid point: ``first_tokens:K``, ``last_layer``, ``frozen``
         (a step below its eps), ``missing_input``. Any other NaN is an error.
@@ -228,6 +231,12 @@ class Registry(Generic[E_]):
         self._entries[entry.id] = entry
         return entry
 
+    def discard(self, *entries: E_) -> None:
+        """Take entries out again; those that are not there are passed over."""
+        for entry in entries:
+            if self._entries.get(entry.id) == entry:
+                del self._entries[entry.id]
+
     def get(self, name: str) -> E_:
         """Return the entry ``name`` or ``name@version``."""
         self._load()
@@ -291,7 +300,15 @@ METHODS: Registry[Method] = Registry(
 
 
 def parse_metric(spec: Mapping[str, Any]) -> tuple[Metric, dict[str, Any]]:
-    """Return the entry and filled options of ``{metric: name@version, option: value, ...}``."""
-    given = dict(spec)
+    """Return the entry and filled options of ``{metric: name@version, option: value, ...}``.
+
+    The key ``as``, which names the variable in a panel, is no option: see :func:`variable_name`.
+    """
+    given = {k: v for k, v in spec.items() if k != "as"}
     entry = METRICS.get(str(given.pop("metric")))
     return entry, entry.fill(given)
+
+
+def variable_name(spec: Mapping[str, Any]) -> str:
+    """Return the name of the variable that a panel's metric becomes: its ``as``, or the metric's own."""
+    return str(spec.get("as") or str(spec["metric"]).partition("@")[0])

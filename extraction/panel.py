@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dynstat.dataset.schema import ALWAYS, COORDINATES
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_hash, sha256_file
+
+from .user_metrics import register
 
 SCHEMA = "panel/1"
 _PROMPT_KEYS = {"id", "text", "category", "template", "split", "answers", "distractors"}
@@ -138,9 +141,10 @@ class Panel:
     nonfinite : {"error", "flag"}
         What happens where logits or states are not finite.
     readouts : tuple of str
-        "logit_lens" always, "no_norm" beside it.
+        "logit_lens" always; "no_norm", "t_matched", "top_k", "tuned" beside it, in this order.
     metrics : tuple of mapping
-        Each ``{"metric": "name@version", option: value, ...}`` with all options filled in.
+        Each ``{"metric": "name@version", option: value, ...}`` with all options filled in; ``"as"`` names
+        the variable where it is not the metric's name.
     threads : int
         Threads of torch; part of the identity, since sums depend on how work is split.
     batch_tokens : int
@@ -153,6 +157,9 @@ class Panel:
         "right" lets prompts of different lengths be read together, in mode "forced" only.
     register : Path or None
         Python file that registers the user's own metrics.
+    readout_options : mapping of str to mapping
+        By read-out, where it has any: t_matched ``entropy`` (nat) and ``text`` (Path), top_k ``k``, tuned
+        ``translators`` (Path by model id).
     """
 
     id: str
@@ -177,6 +184,13 @@ class Panel:
     dtype: str = "float32"
     padding: str = "none"
     register: Path | None = None
+    readout_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # A panel that comes from another process brings the user's metrics with it.
+        if self.register is not None:
+            register(self.register)
 
     def prompts(self) -> list[dict[str, Any]]:
         """Read the prompts of the panel's split.
@@ -236,8 +250,23 @@ class Panel:
             # Named only where they are not the default, so that panels keep the hash that locks have bound.
             **({} if self.device == "cpu" else {"device": self.device}),
             **({} if self.padding == "none" else {"padding": self.padding}),
-            **({} if self.register is None else {"register_sha256": sha256_file(self.register)}),
+            **({} if self.register is None else {"register_sha256": register(self.register)}),
+            **({"readout_options": self._readout_options()} if self.readout_options else {}),
         }
+
+    def _readout_options(self) -> dict[str, Any]:
+        """Give the options of the read-outs with the hashes of files in place of their paths."""
+        out: dict[str, dict[str, Any]] = {}
+        for name, options in self.readout_options.items():
+            out[name] = {}
+            for key, value in options.items():
+                if isinstance(value, Path):
+                    out[name][f"{key}_sha256"] = _sha256(value)
+                elif isinstance(value, Mapping):
+                    out[name][f"{key}_sha256"] = {k: _sha256(v) for k, v in value.items()}
+                else:
+                    out[name][key] = value
+        return out
 
     def inputs(self) -> dict[str, Any]:
         """Give what a lock binds: hashes of prompts, weights and tokenizers, and the settings.
@@ -257,7 +286,7 @@ class Panel:
         prompts = self.prompts()
         return {
             "prompts": {"sha256": sha256_file(self.prompt_file), "split": self.split, "n": len(prompts)},
-            "models": [locate(spec).identity() for spec in self.models],
+            "models": [locate(spec, self.dtype).identity() for spec in self.models],
             "settings": self.settings(),
         }
 
@@ -298,6 +327,16 @@ class Panel:
                 spec = replace(spec, kind=kind, location=str(place))
             moved.append(spec)
         return replace(self, models=tuple(moved))
+
+
+def _sha256(file: Path) -> str:
+    # Asked for every batch, and translators are large.
+    return _sha256_of(file, file.stat().st_mtime_ns) if file.is_file() else sha256_file(file)
+
+
+@lru_cache(maxsize=256)
+def _sha256_of(file: Path, _changed: int) -> str:
+    return sha256_file(file)
 
 
 def load_panel(path: str | os.PathLike[str]) -> Panel:

@@ -13,7 +13,7 @@ from dynstat.files import sha256_bytes, sha256_file
 
 from .panel import ModelSpec
 
-DTYPE = "float32"
+DTYPE = "float32"  # where a panel does not say
 _WANTED = [
     "*.safetensors",
     "*.safetensors.index.json",
@@ -42,6 +42,8 @@ class Source:
         Folder of the tokenizer; None where it lies inside the GGUF file.
     revision : str
         Commit of a hub repository, else what the panel says.
+    dtype : str
+        Number format its weights are loaded in.
     """
 
     spec: ModelSpec
@@ -49,6 +51,7 @@ class Source:
     weights: tuple[Path, ...]
     tokenizer: Path | None
     revision: str
+    dtype: str = DTYPE
 
     @property
     def is_gguf(self) -> bool:
@@ -64,7 +67,7 @@ class Source:
             "weights_sha256": self.weights_sha256(),
             "config_sha256": "" if self.is_gguf else sha256_file(config),
             "tokenizer_sha256": self.tokenizer_sha256(),
-            "dtype": DTYPE,
+            "dtype": self.dtype,
         }
 
     def weights_sha256(self) -> str:
@@ -99,8 +102,15 @@ class Source:
         return sha256_bytes(load_tokenizer(self).backend_tokenizer.to_str().encode())
 
 
-def locate(spec: ModelSpec) -> Source:
+def locate(spec: ModelSpec, dtype: str = DTYPE) -> Source:
     """Find the files of a model, in the hub's cache or on the hub where it is pinned there.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        What the panel says.
+    dtype : {"float32", "bfloat16", "float16"}, optional
+        Number format its weights are to be loaded in.
 
     Raises
     ------
@@ -113,11 +123,11 @@ def locate(spec: ModelSpec) -> Source:
             raise _no_model(spec, "no such GGUF file", "give its place: --model-path " + f"{spec.id}=FILE")
         if file.open("rb").read(4) != b"GGUF":
             raise DynstatError("F003", f"{file.name} is not a GGUF file", where=str(file), expected="GGUF")
-        return Source(spec, file.parent, (file,), _tokenizer(spec, None), spec.revision)
+        return Source(spec, file.parent, (file,), _tokenizer(spec, None), spec.revision, dtype)
     folder, revision = (Path(spec.location), spec.revision) if spec.kind == "folder" else _snapshot(spec)
     if not (folder / "config.json").is_file():
         raise _no_model(spec, "no folder with a config.json", "correct the path, or pin a hub repository")
-    return Source(spec, folder, _weights(spec, folder), _tokenizer(spec, folder), revision)
+    return Source(spec, folder, _weights(spec, folder), _tokenizer(spec, folder), revision, dtype)
 
 
 def _no_model(spec: ModelSpec, found: str, mend: str) -> DynstatError:
