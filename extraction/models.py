@@ -15,7 +15,7 @@ from .capture import blocks_of, body_of
 from .encoding import Encoder
 from .memory import MemorySource, describe, evaluation, plain_encoder
 from .readout import ReadOut, trace
-from .sources import DTYPE, Source
+from .sources import Source
 
 # One implementation for all, named in the data: others differ in rounding.
 ATTENTION = "eager"
@@ -164,7 +164,7 @@ def _from_files(source: Source) -> Any:
     )
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(source.folder), dtype=getattr(torch, DTYPE), attn_implementation=ATTENTION,
+            str(source.folder), dtype=getattr(torch, source.dtype), attn_implementation=ATTENTION,
             local_files_only=True, trust_remote_code=False, output_loading_info=True, **kind,
         )  # fmt: skip
     except ImportError as e:
@@ -188,7 +188,8 @@ def _from_files(source: Source) -> Any:
             problems=missing[1:],
             mend="save the whole model, head included",
         )
-    wrong = {str(p.dtype) for p in lm.parameters()} - {f"torch.{DTYPE}"}
+    wrong = {str(p.dtype) for p in lm.parameters()} - {f"torch.{source.dtype}"}
     if wrong:
-        raise DynstatError("F003", f"weights are {', '.join(wrong)}", where=source.spec.id, expected=DTYPE)
+        found = ", ".join(wrong)
+        raise DynstatError("F003", f"weights are {found}", where=source.spec.id, expected=source.dtype)
     return lm.eval().requires_grad_(False)
