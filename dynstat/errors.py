@@ -143,6 +143,12 @@ CODES: dict[str, Entry] = {
         "The file that `register:` names cannot be imported, an entry lacks something, or the function raises, "
         "returns another shape, or has no finite value where its inputs have. docs/extraction.md shows a file.",
     ),
+    "X217": Entry(
+        "engine not to be had here",
+        _U,
+        "A store is computed with one matmul kernel, number of threads and block size throughout, so that its "
+        "values are equal bit for bit whoever writes them. This machine or version cannot compute so.",
+    ),
     # preregistration
     "P301": Entry(
         "plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."

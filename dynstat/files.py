@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from .errors import DynstatError
+from .leftovers import mark
 
 
 @contextmanager
@@ -32,7 +33,9 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays: some writers choose their format by it.
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.stem}.{mark()}-", suffix=target.suffix
+        )
         os.close(handle)
         temporary = Path(name)
         os.chmod(temporary, 0o666 & ~_umask())
@@ -52,6 +55,53 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_first(target: str | os.PathLike[str], data: str) -> bool:
+    """Write text to `target` unless it is there: of many that try at once one wins, and none sees half of it.
+
+    Returns
+    -------
+    bool
+        Whether this call wrote it.
+
+    Raises
+    ------
+    DynstatError
+        F002 where the folder is read-only or the disk is full.
+    """
+    target = Path(target)
+    first = True
+    # Written whole and synced under a name of its own, then given the name that only one can have.
+    own = target.with_name(f".{target.stem}.{mark()}-first{threading.get_ident()}{target.suffix}")
+    try:
+        write_atomic(own, data)
+        try:
+            _claim(own, target)
+        except FileExistsError:
+            first = False
+        _sync_folder(target.parent)
+    except OSError as e:
+        raise DynstatError(
+            "F002",
+            f"cannot write {target.name}: {e.strerror or e}",
+            where=str(target),
+            mend="free space or choose a folder you may write to",
+        ) from e
+    finally:
+        own.unlink(missing_ok=True)
+    return first
+
+
+def _claim(own: Path, target: Path) -> None:
+    try:
+        os.link(own, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here: a reader may see half of it, for as long as it takes to write
+        with open(target, "xb") as f:
+            f.write(own.read_bytes())
+            os.fsync(f.fileno())
 
 
 @contextmanager

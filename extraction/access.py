@@ -13,6 +13,7 @@ from .panel import Panel, panel_hash
 
 SPLIT = "confirmation"
 LEDGER = "ledger.jsonl"
+LEDGER_FILES = (LEDGER, "ledger.head")
 
 
 def admit(

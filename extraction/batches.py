@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,12 @@ from .encoding import Encoder
 from .panel import Panel, Sample
 
 # Raised when the way from these inputs to values changes, so that old shards are not taken for new ones.
-METHOD = "extraction/1"
+METHOD = "extraction/2"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts of equal length that one model reads together, with all or some samples: one shard.
+    """Prompts that one model reads together, with all or some samples of one intervention: one shard.
 
     Attributes
     ----------
@@ -28,7 +28,8 @@ class Batch:
     prompts : tuple of mapping
         As `read_prompts` gives them.
     ids : tuple of tuple of int
-        Start token and prompt, cut at the context where the panel says `truncate`.
+        Start token and prompt, cut at the context where the panel says `truncate`; of equal length, or by
+        growing length where the panel says ``padding: right``.
     samples : tuple of Sample
         Ways of writing.
     steps : int
@@ -51,28 +52,47 @@ class Batch:
 
     @property
     def length(self) -> int:
-        """Tokens of a sequence."""
-        return len(self.ids[0]) + self.steps
+        """Tokens of the longest sequence, and of every row of what the model reads."""
+        return max(map(len, self.ids)) + self.steps
 
-    def name(self, identity: Mapping[str, Any], panel: Panel) -> str:
-        """Return the shard's name: the hash of everything that determines its content."""
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sequences, padding left out."""
+        return len(self.samples) * sum(len(ids) + self.steps for ids in self.ids)
+
+    def key(self, identity: Mapping[str, Any], panel: Panel) -> dict[str, Any]:
+        """Return everything that determines the shard's content, apart from the store's engine.
+
+        Parameters
+        ----------
+        identity : mapping
+            Of the model: hashes of weights, config and tokenizer, number format.
+        panel : Panel
+            Its settings hold metrics with options and versions, read-outs and the hashes of their files.
+        """
         spec = panel.models[self.model]
         settings = panel.settings()
-        return canonical_hash({
+        return {
             "method": [METHOD, SCHEMA],
+            "device": panel.device,
             "model": dict(identity) | {"family": spec.family, "factors": dict(spec.factors)},
             "prompts": list(self.prompts),
             "ids": [list(i) for i in self.ids],
             "samples": [s.as_dict() for s in self.samples],
-            "settings": {k: v for k, v in settings.items() if k not in ("samples", "batch_tokens")},
+            "settings": {k: v for k, v in settings.items() if k not in ("samples", "batch_tokens", "device")},
             "length": [self.steps, self.cut],
-        })[:32] + ".nc"  # fmt: skip
+        }
+
+
+def shard_name(key: Mapping[str, Any]) -> str:
+    """Return the name of the shard with this key."""
+    return canonical_hash(dict(key))[:32] + ".nc"
 
 
 def plan_batches(
     panel: Panel, model: int, encoder: Encoder, context: int | None, prompts: Sequence[Mapping[str, Any]]
 ) -> list[Batch]:
-    """Group one model's work by prompt length, at most ``batch_tokens`` tokens together.
+    """Group one model's work by prompt length, at most ``batch_tokens`` padded tokens together.
 
     Parameters
     ----------
@@ -90,7 +110,8 @@ def plan_batches(
     Returns
     -------
     list of Batch
-        By length, prompts in the order of their file; neither done work nor the machine changes it.
+        By length, prompts in the order of their file. The panel alone determines it: neither work done before
+        nor the machine changes what is computed together.
 
     Raises
     ------
@@ -123,18 +144,51 @@ def plan_batches(
                 problems=[f"prompt {i!r}: {n} tokens" for i, n in long[1:]],
             )
     batches = []
-    for length in sorted({len(ids) for _, ids in encoded}):
-        group = [(p, ids) for p, ids in encoded if len(ids) == length]
-        full = length + panel.budget
-        room = full if context is None else min(full, context)
-        rows = max(1, panel.batch_tokens // room)
-        together = min(len(panel.samples), rows)
-        at_once = max(1, rows // together)
-        for i in range(0, len(group), at_once):
-            part = group[i : i + at_once]
-            for j in range(0, len(panel.samples), together):
-                batches.append(Batch(
-                    model, tuple(p for p, _ in part), tuple(ids[:room] for _, ids in part),
-                    panel.samples[j : j + together], max(0, room - length), full - room,
-                ))  # fmt: skip
+    for group, steps, cut in _groups(panel, encoded, context):
+        for samples in _alike(panel.samples):
+            for part, some in _parts(group, samples, steps, panel.batch_tokens):
+                names, ids = zip(*part, strict=True)
+                batches.append(Batch(model, names, ids, some, steps, cut))
     return batches
+
+
+_Encoded = tuple[Mapping[str, Any], tuple[int, ...]]
+
+
+def _groups(
+    panel: Panel, encoded: Sequence[_Encoded], context: int | None
+) -> Iterator[tuple[list[_Encoded], int, int]]:
+    """Yield the prompts that may be read together, cut at the context, with steps and what was cut."""
+    by_shape: dict[tuple[int, int, int], list[_Encoded]] = {}
+    for prompt, ids in sorted(encoded, key=lambda e: len(e[1])):  # a stable sort: equals as in the file
+        full = len(ids) + panel.budget
+        room = full if context is None else min(full, context)
+        together = panel.padding == "right" and room == full
+        shape = (0 if together else len(ids), max(0, room - len(ids)), full - room)
+        by_shape.setdefault(shape, []).append((prompt, ids[:room]))
+    for (_, steps, cut), group in by_shape.items():
+        yield group, steps, cut
+
+
+def _alike(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
+    """Part samples by what is done to the states: only untouched ones share the states of the prompt."""
+    return [
+        tuple(s for s in samples if s.intervention == kind)
+        for kind in dict.fromkeys(s.intervention for s in samples)
+    ]
+
+
+def _parts(
+    group: Sequence[_Encoded], samples: tuple[Sample, ...], steps: int, tokens: int
+) -> Iterator[tuple[Sequence[_Encoded], tuple[Sample, ...]]]:
+    """Cut prompts by growing length times samples into parts of at most so many padded tokens."""
+    start = 0
+    while start < len(group):
+        rows = max(1, tokens // (len(group[start][1]) + steps))
+        some = min(len(samples), rows)
+        end = start + 1
+        while end < len(group) and some * (end + 1 - start) * (len(group[end][1]) + steps) <= tokens:
+            end += 1
+        for j in range(0, len(samples), some):
+            yield group[start:end], samples[j : j + some]
+        start = end

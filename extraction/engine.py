@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,14 @@ class Engine:
     def as_dict(self) -> dict[str, Any]:
         """Give it as a plain mapping, for the store."""
         return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Engine:
+        """Make it of the mapping that a store holds; TypeError where that names something else."""
+        return cls(**value)
+
+    def check(self, where: object, device: str = "cpu") -> None:
+        """Raise X217 where this machine cannot compute so."""
 
 
 def choose(threads: int, device: str) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +10,16 @@ from typing import Any
 
 from dynstat.errors import DynstatError
 
-from .batches import Batch, plan_batches
+from .batches import Batch, plan_batches, shard_name
+from .costs import Size, flops, memory, point_bytes, rate_of, size_of, tokens_read
 from .encoding import Encoder, encoder
+from .engine import Engine, choose
 from .panel import Panel, panel_hash
 from .sources import Source, locate
+
+# What compression leaves of a point's bytes, and what a shard holds beside its points; measured on the demo.
+PACKED = 0.5
+SHARD_BYTES = 40_000
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,20 @@ class Estimate:
     runs, done : int
         Sequences in all, and those in the store already.
     batches, missing : int
-        Shards in all, and those still to be written.
+        Items, which are shards, in all, and those still to be written.
     tokens, points : int
         Tokens, and token-layer points, in all.
-    disk : int
-        Bytes of all shards, before compression.
+    read : int
+        Tokens whose states are read, in all: what the samples of a prompt share counts once.
+    flops, seconds : float
+        Floating-point operations of what is missing, and the time they take at the rate measured here; a
+        lower bound, since work that is no matrix product comes on top.
+    rate : float
+        Floating-point operations a second, 0 where nothing is missing.
+    memory : int
+        Bytes held at most, beside the interpreter and its libraries.
+    disk, packed : int
+        Bytes of all shards before compression, and expected after it.
     """
 
     runs: int
@@ -37,13 +53,41 @@ class Estimate:
     missing: int
     tokens: int
     points: int
+    read: int
+    flops: float
+    seconds: float
+    rate: float
+    memory: int
     disk: int
+    packed: int
 
     def __str__(self) -> str:
-        return (
+        lines = (
             f"{self.runs} runs ({self.done} done), {self.tokens:,} tokens, {self.points:,} points, "
-            f"{self.batches} shards ({self.missing} to write), at most {self.disk / 1e6:.0f} MB"
+            f"{self.batches} shards ({self.missing} to write), about {_amount(self.packed, 'B')} on disk "
+            f"(at most {_amount(self.disk, 'B')})"
         )
+        if not self.missing:
+            return lines
+        return lines + (
+            f"; {_amount(self.flops, 'FLOP')} to do, at least {words(self.seconds)} at "
+            f"{_amount(self.rate, 'FLOP/s')}, {_amount(self.memory, 'B')} of memory"
+        )
+
+
+def _amount(value: float, unit: str) -> str:
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def words(seconds: float) -> str:
+    """Say a length of time in the largest unit of which there are at least two: ``"3 min"``."""
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 1.0):.0f} s"
 
 
 class Plan:
@@ -63,42 +107,87 @@ class Plan:
     def __init__(self, panel: Panel) -> None:
         self.panel = panel
         self.prompts = panel.prompts()
-        self.sources: list[Source] = [locate(spec) for spec in panel.models]
+        self.sources: list[Source] = [locate(spec, panel.dtype) for spec in panel.models]
         self.inputs = panel.inputs()
         self.encoders: list[Encoder] = [encoder(source, panel) for source in self.sources]
         self.configs = [_config(source) for source in self.sources]
         self.batches: list[Batch] = []
         for i, config in enumerate(self.configs):
             self.batches += plan_batches(panel, i, self.encoders[i], _context(config), self.prompts)
-        self.names = [b.name(self.inputs["models"][b.model], panel) for b in self.batches]
+        self.names = [shard_name(self.key(i)) for i in range(len(self.batches))]
 
     @cached_property
     def hash(self) -> str:
         """Canonical hash of the inputs."""
         return panel_hash(self.inputs)
 
+    @cached_property
+    def sizes(self) -> list[Size]:
+        """What the arithmetic of costs needs to know of each model."""
+        return [size_of(s, c) for s, c in zip(self.sources, self.configs, strict=True)]
+
+    def key(self, index: int) -> dict[str, Any]:
+        """Return everything that determines the content of one batch's shard, apart from the engine."""
+        batch = self.batches[index]
+        return batch.key(self.inputs["models"][batch.model], self.panel)
+
     def missing(self, store: Path) -> list[int]:
         """Return the indices of the batches whose shard is not in the store."""
-        return [i for i, name in enumerate(self.names) if not (store / name).exists()]
+        there = set(os.listdir(store)) if store.is_dir() else set()
+        return [i for i, name in enumerate(self.names) if name not in there]
 
-    def estimate(self, store: Path) -> Estimate:
-        """Return what the run takes."""
+    def costs(self) -> list[float]:
+        """Return the floating-point operations of every batch, in the order of the plan."""
+        return [flops(b, self.sizes[b.model], self.panel) for b in self.batches]
+
+    def estimate(self, store: Path, rate: float | None = None) -> Estimate:
+        """Return what the run takes.
+
+        Parameters
+        ----------
+        store : Path
+            What is there already is not counted as work.
+        rate : float, optional
+            Floating-point operations a second; measured here by default.
+        """
         missing = self.missing(store)
-        # The input of the first block is a layer too.
-        layers = [int(config.num_hidden_layers) + 1 for config in self.configs]
-        tokens = [b.rows * b.length for b in self.batches]
-        points = [n * layers[b.model] for n, b in zip(tokens, self.batches, strict=True)]
+        work = sum(self.costs()[i] for i in missing)
+        engine = self._engine(store) if missing else None
+        if engine is not None and rate is None:
+            rate = rate_of(engine)
+        tokens = [b.tokens for b in self.batches]
+        points = sum(n * self.sizes[b.model].layers for n, b in zip(tokens, self.batches, strict=True))
         runs = sum(b.rows for b in self.batches)
-        a_point = 4 * len(self.panel.metrics) * len(self.panel.readouts) + 5
+        disk = points * point_bytes(self.panel) + sum(tokens) * 11 + SHARD_BYTES * len(self.batches)
         return Estimate(
-            runs,
-            runs - sum(self.batches[i].rows for i in missing),
-            len(self.batches),
-            len(missing),
-            sum(tokens),
-            sum(points),
-            sum(points) * a_point + sum(tokens) * 11 + 40_000 * len(self.batches),
+            runs=runs,
+            done=runs - sum(self.batches[i].rows for i in missing),
+            batches=len(self.batches),
+            missing=len(missing),
+            tokens=sum(tokens),
+            points=points,
+            read=sum(tokens_read(b) for b in self.batches),
+            flops=work,
+            seconds=work / rate if rate else 0.0,
+            rate=rate or 0.0,
+            memory=max(
+                (
+                    memory(self.batches[i], self.sizes[self.batches[i].model], self.panel, engine.block_bytes)
+                    for i in missing
+                    if engine is not None
+                ),
+                default=0,
+            ),
+            disk=disk,
+            packed=int(PACKED * points * point_bytes(self.panel)) + SHARD_BYTES * len(self.batches),
         )
+
+    def _engine(self, store: Path) -> Engine:
+        from .store import BINDING, open_engine
+
+        if (store / BINDING).exists():
+            return open_engine(store)
+        return choose(self.panel.threads, self.panel.device)
 
 
 def _context(config: Any) -> int | None:

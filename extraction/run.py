@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynstat.errors import DynstatError
-from dynstat.files import canonical_json, write_json
+from dynstat.files import canonical_json
 
-from .access import LEDGER, SPLIT, admit
+from .engine import Engine
 from .panel import Panel, load_panel
 from .plan import Plan
+from .store import open_store
 
 Progress = Callable[[int, int, str], None]
-_STORE = "panel.json"
 
 
 def extract_panel(
@@ -39,7 +37,8 @@ def extract_panel(
     locks : sequence of path, optional
         Locked plans, needed for prompts of split ``confirmation``.
     progress : callable, optional
-        Called with runs done, runs in all, and the model at work.
+        Called with runs done, runs in all, and the model at work with the time left; what is counted as done
+        is in the store for good.
     plan : Plan, optional
         The panel's plan, where it was made before.
 
@@ -51,29 +50,55 @@ def extract_panel(
     Raises
     ------
     DynstatError
-        X211 (no lock), X212 (store of another panel), F002 (cannot write), and those of :class:`Plan`,
-        `load` and `generate`. Shards written before stay whole.
+        F002 (cannot write), and those of :func:`open_store`, :class:`Plan`, `load` and `generate`. Shards
+        written before stay whole.
     """
     panel = panel if isinstance(panel, Panel) else load_panel(panel)
     store = Path(store)
     plan = plan or Plan(panel)
+    engine = open_store(plan, store, locks)
     missing = plan.missing(store)
-    _guard(plan, store, locks, work=bool(missing))
-    if not (store / _STORE).exists():
-        write_json(
-            store / _STORE,
-            {"dynstat": "store/1", "panel": panel.id, "inputs_sha256": plan.hash, "inputs": plan.inputs},
-        )
     total = sum(b.rows for b in plan.batches)
     done = total - sum(plan.batches[i].rows for i in missing)
-    worker = Worker(plan, store)
+    worker, clock = Worker(plan, store, engine), Clock([plan.costs()[i] for i in missing])
     for i in missing:
         if progress:
-            progress(done, total, panel.models[plan.batches[i].model].id)
+            progress(done, total, panel.models[plan.batches[i].model].id + clock.left())
         done += worker.write(i)
+        clock.tick()
     if progress:
         progress(total, total, "done")
     return store
+
+
+class Clock:
+    """Foretell the time left from the work done so far, weighed by what the items cost.
+
+    Parameters
+    ----------
+    costs : sequence of float
+        Of the items, in the order in which they are done.
+    """
+
+    def __init__(self, costs: Sequence[float]) -> None:
+        self._costs = list(costs)
+        self._done = 0
+        self._started = time.monotonic()
+
+    def tick(self) -> None:
+        """Count one more item as done."""
+        self._done += 1
+
+    def left(self) -> str:
+        """Return words such as ``", about 3 min left"``; nothing before the first item is done."""
+        done = sum(self._costs[: self._done])
+        if not done:
+            return ""
+        seconds = (time.monotonic() - self._started) * sum(self._costs[self._done :]) / done
+        for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+            if seconds >= 2 * size:
+                return f", about {seconds / size:.0f} {unit} left"
+        return f", about {seconds:.0f} s left"
 
 
 class Worker:
@@ -84,16 +109,26 @@ class Worker:
     plan : Plan
         The panel's plan.
     store : Path
-        Folder of the shards; it is bound to the panel already.
+        Folder of the shards, opened with :func:`open_store`.
+    engine : Engine
+        How the store is computed, as :func:`open_store` says.
+    device : str, optional
+        Where this worker puts its models: "cuda:1" on a machine with several GPUs. By default where the
+        panel says.
     """
 
-    def __init__(self, plan: Plan, store: Path) -> None:
+    def __init__(self, plan: Plan, store: Path, engine: Engine, device: str | None = None) -> None:
         self.plan = plan
         self.store = store
+        self.engine = engine
+        self.device = device or plan.panel.device
         self._loaded: tuple[int, Any] | None = None
 
     def write(self, index: int) -> int:
         """Write the shard of one batch of the plan, whole or not at all.
+
+        When it returns, the shard has its final name, and file and folder are synced: it survives a kill of
+        the process at any moment, and a power cut as far as the disk keeps its word.
 
         Returns
         -------
@@ -104,85 +139,35 @@ class Worker:
         from dynstat.dataset.io import save
 
         from .device import arithmetic
-        from .engine import choose
-        from .models import load
-        from .shard import provenance, read_batch
-        from .variants import variants_of
+        from .shard import read_batch
 
         plan, batch, path = self.plan, self.plan.batches[index], self.store / self.plan.names[index]
         with arithmetic(plan.panel):
-            if self._loaded is None or self._loaded[0] != batch.model:
-                self._loaded = None  # frees the model before the next is loaded
-                model = load(plan.sources[batch.model], plan.encoders[batch.model], plan.panel.device)
-                self._loaded = (
-                    batch.model,
-                    (
-                        model,
-                        model.card(plan.inputs["models"][batch.model]),
-                        variants_of(plan.panel, model),
-                        choose(plan.panel.threads, plan.panel.device),
-                        provenance(plan.panel, model),
-                    ),
-                )
-            model, card, variants, engine, known = self._loaded[1]
+            model, card, variants, known = self._model(batch.model)
             started = time.time()
-            ds = read_batch(plan, model, card, batch, variants, engine)
+            ds = read_batch(plan, model, card, batch, variants, self.engine)
             when = {"started": round(started, 3), "seconds": round(time.time() - started, 3)}
             ds.attrs["provenance"] = canonical_json(known | when).decode()
+            ds.attrs["item"] = canonical_json(plan.key(index)).decode()
             save(ds, path)
-        for left in path.parent.glob(f".{path.stem}.*"):  # by a run that was killed while it wrote
-            left.unlink(missing_ok=True)
         return batch.rows
 
+    def _model(self, index: int) -> tuple[Any, ...]:
+        from .models import load
+        from .shard import provenance
+        from .variants import variants_of
 
-def _guard(plan: Plan, store: Path, locks: Sequence[str | os.PathLike[str]], *, work: bool) -> None:
-    """Check everything that forbids the run before anything is written."""
-    bound = store / _STORE
-    if bound.exists():
-        try:
-            there = str(json.loads(bound.read_text("utf-8"))["inputs_sha256"])
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise DynstatError("F003", f"{_STORE} cannot be read", where=str(bound)) from e
-        if there != plan.hash:
-            raise DynstatError(
-                "X212",
-                "the store belongs to another panel",
-                where=str(store),
-                found=there[:16],
-                expected=plan.hash[:16],
-                mend="choose another folder: models, prompts and settings make a panel",
+        plan = self.plan
+        if self._loaded is None or self._loaded[0] != index:
+            self._loaded = None  # frees the model before the next is loaded
+            model = load(plan.sources[index], plan.encoders[index], self.device)
+            self._loaded = (
+                index,
+                (
+                    model,
+                    model.card(plan.inputs["models"][index]),
+                    variants_of(plan.panel, model),
+                    provenance(plan.panel, model) | {"engine": self.engine.as_dict()},
+                ),
             )
-        if strange := _unplanned(plan, store):
-            raise DynstatError(
-                "X212",
-                "the store holds shards that are not of this panel as it is described now",
-                where=str(store),
-                found=", ".join(strange[:3]) + (", …" if len(strange) > 3 else ""),
-                expected="shards of these factors and families, by this version of dynstat",
-                mend="choose another folder; joined, the two would contradict each other",
-            )
-    elif _is_foreign(store):
-        raise DynstatError(
-            "X212",
-            f"the folder is not empty and holds no {_STORE}",
-            where=str(store),
-            mend="choose a new folder",
-        )
-    if work and plan.panel.device != "cpu":
-        from .device import check_device
-
-        check_device(plan.panel)
-    if work and any(p["split"] == SPLIT for p in plan.prompts):
-        admit(plan.panel, plan.inputs, store, locks)
-
-
-def _is_foreign(store: Path) -> bool:
-    """Say whether something is there that no extraction made."""
-    if not store.is_dir():
-        return store.exists()
-    return any(not f.name.startswith(".") and f.name != LEDGER for f in store.iterdir())
-
-
-def _unplanned(plan: Plan, store: Path) -> list[str]:
-    """Name the shards that this plan would not write."""
-    return sorted({f.name for f in store.glob("[!.]*.nc")} - set(plan.names))
+        return self._loaded[1]

@@ -17,6 +17,7 @@ from dynstat.extraction.panel import load_panel  # noqa: E402
 from dynstat.extraction.plan import Plan  # noqa: E402
 from dynstat.extraction.readout import oracle  # noqa: E402
 from dynstat.extraction.run import extract_panel  # noqa: E402
+from dynstat.leftovers import mark  # noqa: E402
 from dynstat.metrics import distribution, trajectory  # noqa: E402
 
 from .conftest import TEXTS  # noqa: E402
@@ -149,7 +150,7 @@ def test_kill_in_the_middle_changes_nothing(write_panel, tmp_path):
     assert 0 < plan.estimate(store).missing < len(plan.batches)
     for shard in store.glob("[!.]*.nc"):
         dynstat.open(shard)
-    (store / f".{plan.names[-1][:-3]}.abc.nc").write_bytes(b"half")
+    (store / f".{plan.names[-1][:-3]}.{mark().rpartition('-')[0]}-{worker.pid}-x.nc").write_bytes(b"half")
     extract_panel(file, store)
     assert not list(store.glob(".*"))
     assert dynstat.content_hash(dynstat.open(store)) == undisturbed

@@ -1,0 +1,91 @@
+"""Temporary files say whose they are, so that those of dead processes can be told from those of live ones."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import time
+from functools import cache
+from pathlib import Path
+
+# Whoever wrote it, a file is left over when nobody has written to it for so long: writing one takes seconds,
+# and who is so late fails clean, since the name he would rename is gone.
+STALE_SECONDS = 24 * 3600.0
+_NAME = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[^.]*(\.[^.]*)?")
+
+
+def mark() -> str:
+    """Return the words in a temporary name that say whose it is: machine and process."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+def leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the temporary files in a folder whose writers are dead.
+
+    A writer on this machine is dead when no process has its number. Of one elsewhere, or whose number went to
+    another process, only silence tells: nothing written for `STALE_SECONDS`.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    list of Path
+        Sorted by name.
+    """
+    return sorted(p for p in Path(folder).glob(".*") if _is_dead(p))
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
+    """Remove the temporary files of dead writers, and return their names; several may do so at once."""
+    gone = leftovers(folder)
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return [p.name for p in gone]
+
+
+def _is_dead(path: Path) -> bool:
+    found = _NAME.fullmatch(path.name)
+    if found is None:
+        return False
+    if found[1] == _machine() and not _lives(int(found[2])):
+        return True
+    try:
+        return time.time() - path.stat().st_mtime > STALE_SECONDS
+    except OSError:  # renamed or removed meanwhile
+        return False
+
+
+def _lives(process: int) -> bool:
+    if os.name == "nt":  # there os.kill ends the process that it asks after
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+@cache
+def _machine() -> str:
+    """Name what a process number belongs to: the host since its last start, and the container on it."""
+    parts = [platform.node()]
+    for source in (_boot, _namespace):
+        try:
+            parts.append(source())
+        except OSError:
+            continue
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:8]
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+
+
+def _namespace() -> str:
+    return os.readlink("/proc/self/ns/pid")

@@ -1,0 +1,173 @@
+"""What a model and its items cost: parameters, FLOPs and memory, known before any weight is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dynstat.errors import DynstatError
+
+from .batches import Batch
+from .engine import Engine
+from .panel import Panel
+from .sources import Source
+
+# Read-outs that multiply states by the unembedding themselves; others reuse the logits of the plain lens.
+OWN_MATMUL = ("logit_lens", "no_norm", "tuned")
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the arithmetic of costs needs to know of a model.
+
+    Attributes
+    ----------
+    parameters : int
+        All of them.
+    active : float
+        Those that a token is multiplied by on its way through the blocks: without embeddings and head, and of
+        experts only those that are chosen.
+    layers : int
+        Number of states of a token: blocks and the input of the first.
+    width, vocabulary : int
+        Entries of a state, and rows of the unembedding.
+    cache : int
+        Entries of keys and values that a token leaves in one layer.
+    """
+
+    parameters: int
+    active: float
+    layers: int
+    width: int
+    vocabulary: int
+    cache: int
+
+
+def size_of(source: Source, config: Any) -> Size:
+    """Read a model's size from its config and the header of its weights.
+
+    Parameters
+    ----------
+    source : Source
+        Its files.
+    config : PretrainedConfig
+        Of its text part.
+    """
+    vocabulary, width = int(config.vocab_size), int(config.hidden_size)
+    blocks = int(config.num_hidden_layers)
+    shapes: dict[str, tuple[int, ...]] = {"blocks": (12, blocks, width, width), "head": (vocabulary, width)}
+    if source.weights:  # a model in memory has no files: the usual shape of a block stands for it
+        shapes = dict(_gguf(source) if source.is_gguf else _safetensors(source))
+    share = _chosen_experts(config)
+    active = 0.0
+    for name, shape in shapes.items():
+        if len(shape) >= 2 and vocabulary in shape:
+            continue  # embedding or head
+        active += math.prod(shape) * (share if ".experts." in name or "_exps." in name else 1.0)
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
+    head = int(getattr(config, "head_dim", None) or width // heads)
+    return Size(
+        sum(math.prod(s) for s in shapes.values()),
+        active,
+        blocks + 1,
+        width,
+        vocabulary,
+        2 * groups * head,
+    )
+
+
+def tokens_read(batch: Batch) -> int:
+    """Return the tokens whose states are read: what all samples of a prompt share counts once.
+
+    ``P - 1 + S (G + 1)`` for a prompt of P tokens and S samples of G: what follows the prompt's last token
+    differs, so that token is read with each sample. An intervention, or a single sample, shares nothing.
+    """
+    if len(batch.samples) == 1 or batch.samples[0].intervention is not None:
+        return batch.tokens
+    return sum(len(ids) - 1 for ids in batch.ids) + batch.rows * (batch.steps + 1)
+
+
+def flops(batch: Batch, size: Size, panel: Panel) -> float:
+    """Return the floating-point operations of one item.
+
+    Twice the active parameters a token, for writing and for reading; one unembedding a token written; the
+    lens, ``2 (layers) tokens d V`` a read-out that has a matmul of its own. Attention scores and everything
+    that is not a matrix product are left out.
+    """
+    read = tokens_read(batch)
+    written = batch.rows * batch.steps
+    forward = 2.0 * size.active * (read + (written + sum(map(len, batch.ids)) if written else 0))
+    unembedding = 2.0 * size.width * size.vocabulary
+    matmuls = sum(r in OWN_MATMUL for r in panel.readouts)
+    return forward + unembedding * (written + matmuls * size.layers * read)
+
+
+def memory(batch: Batch, size: Size, panel: Panel, block_bytes: int) -> int:
+    """Return the bytes held at most while one item is made, beside the interpreter and its libraries.
+
+    Weights; then, whichever is larger, keys and values with the float64 probabilities of the next token, or
+    all states with three buffers of logits; and what is stored.
+    """
+    at_rest = size.parameters * BYTES[panel.dtype]
+    padded = batch.rows * batch.length
+    writing = padded * size.layers * size.cache * BYTES[panel.dtype] + batch.rows * size.vocabulary * 28
+    # A matmul wants at least 32 rows.
+    reading = tokens_read(batch) * size.layers * size.width * 4 + 3 * max(
+        block_bytes, 32 * 4 * size.vocabulary
+    )
+    stored = padded * size.layers * point_bytes(panel)
+    return int(at_rest + max(writing if batch.steps else 0, reading) + stored)
+
+
+def point_bytes(panel: Panel) -> int:
+    """Return the bytes stored at one point before compression: metrics, quality, most probable token."""
+    return 4 * len(panel.metrics) * len(panel.readouts) + 5
+
+
+def rate_of(engine: Engine) -> float:
+    """Measure the floating-point operations a second of an engine's matrix product on this machine."""
+    import torch
+    from torch.nn.functional import linear
+
+    states, matrix = torch.randn(64, 512), torch.randn(16384, 512)
+    best = math.inf
+    for _ in range(5):
+        started = time.perf_counter()
+        linear(states, matrix)
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * states.shape[0] * matrix.numel() / best
+
+
+def _safetensors(source: Source) -> Iterable[tuple[str, tuple[int, ...]]]:
+    for file in source.weights:
+        try:
+            with file.open("rb") as f:
+                header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    yield name, tuple(map(int, entry["shape"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as e:
+            raise DynstatError(
+                "F003", f"the header of {file.name} cannot be read", where=str(file), mend="fetch it again"
+            ) from e
+
+
+def _gguf(source: Source) -> Iterable[tuple[str, tuple[int, ...]]]:
+    from gguf import GGUFReader
+
+    for tensor in GGUFReader(source.weights[0]).tensors:
+        yield tensor.name, tuple(int(n) for n in tensor.shape)
+
+
+def _chosen_experts(config: Any) -> float:
+    chosen = getattr(config, "num_experts_per_tok", None)
+    for name in ("num_local_experts", "num_experts", "n_routed_experts"):
+        if chosen and (there := getattr(config, name, None)):
+            return min(1.0, float(chosen) / float(there))
+    return 1.0
