@@ -149,6 +149,12 @@ CODES: dict[str, Entry] = {
         "A store is computed with one matmul kernel, number of threads and block size throughout, so that its "
         "values are equal bit for bit whoever writes them. This machine or version cannot compute so.",
     ),
+    "X221": Entry(
+        "intervention does not fit the model",
+        _U,
+        "A kind, phase or dose that does not exist, or a layer that a model of the panel lacks. Layer 0 is "
+        "the input of the first block, the last index the output of the last block.",
+    ),
     # preregistration
     "P301": Entry(
         "plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."

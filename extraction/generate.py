@@ -1,4 +1,4 @@
-"""Write continuations: groups of equal prompt length, one draw a token that depends on nothing else."""
+"""Write continuations: prompts read once for all samples, one draw a token that depends on nothing else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from dynstat.errors import DynstatError
 
+from .cache import advance, caching, expand, takes
+from .interventions import Changes, intervening
 from .models import Loaded
 from .panel import Sample
 
@@ -48,7 +50,9 @@ def generate(
     steps: int,
     *,
     suppress_end: bool = False,
+    stop: bool = False,
     nonfinite: str = "error",
+    changes: Changes | None = None,
 ) -> Tensor:
     """Let a model continue prompts of equal length.
 
@@ -66,12 +70,17 @@ def generate(
         Tokens to write.
     suppress_end : bool, optional
         Never write end of text.
+    stop : bool, optional
+        Write no further once every run has ended its text; what a run has written until then stays the same.
     nonfinite : {"error", "flag"}, optional
         "flag" leaves out logits that are not finite.
+    changes : Changes, optional
+        What is done to the states meanwhile.
 
     Returns
     -------
     Tensor of int64, shape (prompt, sample, token + steps)
+        With `stop` at most so many tokens, and one step at least.
 
     Raises
     ------
@@ -83,41 +92,61 @@ def generate(
     Inverse of the cumulative distribution: the first token whose cumulated float64 probability exceeds
     the draw, in the order of ids.
     """
-    rows = ids.repeat_interleave(len(samples), 0)
+    way, n = caching(model), len(samples)
+    rows = ids.repeat_interleave(n, 0)
     uniform = np.stack([draws(model.id, p, s, steps) for p in prompts for s in samples])
     temperature = torch.tensor(
         [[s.temperature] for _ in prompts for s in samples], dtype=torch.float64, device=ids.device
     )
     greedy = temperature[:, 0] == 0
     valid = torch.tensor(model.encoder.valid, device=ids.device)
-    out = [rows]
-    past, now = None, rows
-    with torch.inference_mode():
+    end = model.encoder.end_of_text
+    ended = torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
+    shared = way.generation == "shared" and not (changes and changes.disturbs_prompt)
+    last = {"logits_to_keep": 1} if takes(model.lm, "logits_to_keep") else {}
+    out, cache, now = [rows], None, ids if shared else rows
+    with torch.inference_mode(), intervening(model, changes) as place:
         for step in range(steps):
-            reply = model.lm(input_ids=now, past_key_values=past, use_cache=True, logits_to_keep=1)
-            past = reply.past_key_values
+            if way.generation == "uncached":
+                reply = model.lm(input_ids=torch.cat(out, 1), use_cache=False, **last)
+            else:
+                reply, cache = advance(model.lm, now, way.name, cache, **last)
+                place.start = ids.shape[1] + step
             logits = reply.logits[:, -1, valid].double()
-            if not torch.isfinite(logits).all():
-                if nonfinite == "error":
-                    prompt, sample = divmod(int((~torch.isfinite(logits).all(-1)).nonzero()[0]), len(samples))
-                    raise DynstatError(
-                        "X206",
-                        f"model {model.id!r} computed logits that are not finite",
-                        where=f"prompt {prompts[prompt]!r}, sample {samples[sample].id!r}, "
-                        f"token {rows.shape[1] + step - 1}",
-                        expected="finite logits",
-                        mend="`nonfinite: flag` stores and flags such points",
-                    )
-                logits = torch.where(torch.isfinite(logits), logits, -torch.inf)
-                logits[~torch.isfinite(logits).any(-1)] = 0.0
-            if suppress_end and model.encoder.end_of_text >= 0:
-                logits[:, valid == model.encoder.end_of_text] = -torch.inf
-            place = logits.argmax(-1)
+            if len(logits) < len(rows):
+                logits, cache = logits.repeat_interleave(n, 0), expand(cache, len(ids), n)
+            _make_finite(logits, nonfinite, model, prompts, samples, rows.shape[1] + step - 1)
+            if suppress_end and end >= 0:
+                logits[:, valid == end] = -torch.inf
+            place_of = logits.argmax(-1)
             if not bool(greedy.all()):
                 p = torch.softmax(logits / torch.where(greedy[:, None], 1.0, temperature), -1).cumsum(-1)
                 u = torch.from_numpy(uniform[:, step, None].copy()).to(ids.device) * p[:, -1:]
                 drawn = torch.searchsorted(p, u, right=True)[:, 0].clamp_(max=len(valid) - 1)
-                place = torch.where(greedy, place, drawn)
-            now = valid[place][:, None]
+                place_of = torch.where(greedy, place_of, drawn)
+            now = valid[place_of][:, None]
             out.append(now)
-    return torch.cat(out, 1).reshape(len(prompts), len(samples), -1)
+            ended |= now[:, 0] == end
+            if stop and bool(ended.all()):
+                break
+    return torch.cat(out, 1).reshape(len(prompts), n, -1)
+
+
+def _make_finite(
+    logits: Tensor, nonfinite: str, model: Loaded, prompts: Sequence[str], samples: Sequence[Sample], at: int
+) -> None:
+    """Refuse logits that are not finite, or leave them out, in place."""
+    finite = torch.isfinite(logits)
+    if finite.all():
+        return
+    if nonfinite == "error":
+        prompt, sample = divmod(int((~finite.all(-1)).nonzero()[0]), len(samples))
+        raise DynstatError(
+            "X206",
+            f"model {model.id!r} computed logits that are not finite",
+            where=f"prompt {prompts[prompt]!r}, sample {samples[sample].id!r}, token {at}",
+            expected="finite logits",
+            mend="`nonfinite: flag` stores and flags such points",
+        )
+    logits[~finite] = -torch.inf
+    logits[~finite.any(-1)] = 0.0

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .cache import caching, expand, read_on
 from .capture import states
+from .interventions import Changes, intervening
 from .models import Loaded
 
 
@@ -55,8 +57,18 @@ class Runs:
         return torch.cat([self.shared[layer].repeat_interleave(self.samples, 0), self.own[layer]], 1)
 
 
-def read_runs(model: Loaded, ids: Tensor, samples: int) -> Runs:
-    """Read runs of equal length.
+def read_runs(
+    model: Loaded,
+    ids: Tensor,
+    samples: int,
+    n_prompt: int = 0,
+    lengths: Tensor | None = None,
+    changes: Changes | None = None,
+) -> Runs:
+    """Read runs, what the samples of a prompt have in common once.
+
+    The tokens of a prompt but its last are read once and the model's cache is handed to the samples, where
+    the model gives the same states so (see :func:`caching`) and nothing is done to them.
 
     Parameters
     ----------
@@ -66,12 +78,37 @@ def read_runs(model: Loaded, ids: Tensor, samples: int) -> Runs:
         By prompt, then sample.
     samples : int
         Rows of a prompt.
+    n_prompt : int, optional
+        Tokens that the rows of a prompt share; 0 where nothing is known of them.
+    lengths : Tensor of int64, shape (row,), optional
+        Tokens of each row where rows are padded on the right; such rows are read whole, with a mask.
+    changes : Changes, optional
+        What is done to the states meanwhile.
 
     Returns
     -------
     Runs
     """
-    own = states(model.body, model.blocks, ids)
-    lengths = torch.full((ids.shape[0],), ids.shape[1], dtype=torch.int64, device=ids.device)
-    shared = own.new_empty((own.shape[0], ids.shape[0] // samples, 0, own.shape[-1]))
+    prompts, common = ids.shape[0] // samples, max(0, n_prompt - 1)
+    if samples == 1 or lengths is not None or (changes is not None and changes.disturbs_prompt):
+        common = 0
+    if common and caching(model).reading != "shared":
+        common = 0
+    with intervening(model, changes) as place:
+        if common:
+            name = caching(model).name
+            shared, cache = read_on(model, ids[::samples, :common], name)
+            place.start = common
+            own, _ = read_on(model, ids[:, common:], name, expand(cache, prompts, samples))
+        else:
+            # A mask of ones changes nothing, yet lets some models take another way.
+            mask = None if lengths is None else _mask(lengths, ids.shape[1])
+            own = states(model.body, model.blocks, ids, mask)
+            shared = own.new_empty((own.shape[0], prompts, 0, own.shape[-1]))
+    if lengths is None:
+        lengths = torch.full((ids.shape[0],), ids.shape[1], dtype=torch.int64, device=ids.device)
     return Runs(ids, lengths, samples, shared, own)
+
+
+def _mask(lengths: Tensor, n: int) -> Tensor:
+    return (torch.arange(n, device=lengths.device) < lengths[:, None]).to(torch.int64)

@@ -23,11 +23,12 @@ from .batches import Batch
 from .device import name_of, to_numpy
 from .engine import Engine
 from .generate import generate
+from .interventions import Changes, check_interventions
 from .lens import measure
 from .models import Loaded
 from .panel import Panel
 from .plan import Plan
-from .reading import read_runs
+from .reading import Runs, read_runs
 from .variants import Variant
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -49,28 +50,26 @@ def read_batch(
         One model, the batch's prompts and samples.
     """
     panel = plan.panel
-    ids = torch.tensor(batch.ids, device=model.device)
-    n_prompt = ids.shape[1]
     names = [str(p["id"]) for p in batch.prompts]
-    sequences = generate(
-        model, names, ids, batch.samples, batch.steps, suppress_end=panel.end_of_text == "suppress",
-        nonfinite=panel.nonfinite,
-    ).reshape(batch.rows, -1)  # fmt: skip
-    runs = read_runs(model, sequences, len(batch.samples))
+    n_prompt = np.repeat([len(ids) for ids in batch.ids], len(batch.samples))
+    changes = _changes(model, names, batch)
+    token, runs = _read(panel, model, names, batch, changes)
     measured = measure(model, runs, panel.metrics, variants, engine)
-    token = to_numpy(sequences).astype(np.int32)
-    written = token[:, n_prompt:]
-    ended = written == model.encoder.end_of_text
-    first_end = np.where(ended.any(1), ended.argmax(1), -1) if batch.steps else np.full(batch.rows, -1)
-    length = np.full(batch.rows, batch.length)
+    read = token.shape[1]
+    position = np.broadcast_to(np.arange(read), token.shape)
+    generated = position >= n_prompt[:, None]
+    ended = generated & (token == model.encoder.end_of_text)
+    first_end = np.where(ended.any(1), ended.argmax(1) - n_prompt, -1)
+    length = n_prompt + batch.steps
     if panel.end_of_text == "stop":
         length = np.where(first_end >= 0, n_prompt + first_end + 1, length)
     n_layers = measured.finite.shape[-1]
-    full = batch.length + batch.cut
+    longest = max(len(ids) for ids in batch.ids) + batch.steps
+    full = longest + batch.cut
     quality = np.full((batch.rows, full, n_layers), TRUNCATED, np.int8)
-    quality[:, : batch.length] = np.where(measured.finite, OK, NONFINITE)
+    quality[:, :read] = np.where(measured.finite, OK, NONFINITE)
     ends = np.arange(full)[None] >= length[:, None]
-    quality[ends & (length < batch.length)[:, None]] = PADDING
+    quality[ends & (length < longest)[:, None]] = PADDING
     _check_finite(panel, model, batch, quality == NONFINITE)
     stop = "forced" if panel.mode == "forced" else "context" if batch.cut else "budget"
     reasons = np.where((panel.end_of_text == "stop") & (first_end >= 0), "end_of_text", stop)
@@ -79,26 +78,25 @@ def read_batch(
 
     def fit(array: Any, fill: Any) -> Any:
         out = np.full((batch.rows, full, *array.shape[2:]), fill, array.dtype)
-        out[:, : batch.length] = array
+        out[:, :read] = array
         return out.reshape(*shape, *out.shape[1:])
 
-    position = np.broadcast_to(np.arange(batch.length), token.shape)
     values = {
         "quality": quality.reshape(*shape, full, n_layers),
         "token_id": fit(token, -1),
         "top1_id": fit(measured.top1_id, -1),
-        "phase": fit((position >= n_prompt).astype(np.int8), 0),
+        "phase": fit(generated.astype(np.int8), 0),
         "is_special": fit(special.astype(np.int8), 0),
         "is_first": fit((position == 0).astype(np.int8), 0),
         "log_probability": fit(measured.log_probability, np.nan),
         "text": np.array(
             [
-                _storable(model.encoder.decode(w[: n - n_prompt].tolist()))
-                for w, n in zip(written, length, strict=True)
+                _storable(model.encoder.decode(ids[start:n].tolist()))
+                for ids, start, n in zip(token, n_prompt, length, strict=True)
             ],
             dtype=object,
         ).reshape(shape),
-        "n_prompt": np.full(shape, n_prompt, np.int32),
+        "n_prompt": n_prompt.astype(np.int32).reshape(shape),
         "n_generated": (length - n_prompt).astype(np.int32).reshape(shape),
         "stop_reason": reasons.astype(object).reshape(shape),
         "first_end_of_text": first_end.astype(np.int32).reshape(shape),
@@ -123,6 +121,34 @@ def read_batch(
             "sample_order": json.dumps([s.id for s in panel.samples]),
         },
     )
+
+
+def _read(
+    panel: Panel, model: Loaded, names: Sequence[str], batch: Batch, changes: Changes | None
+) -> tuple[np.ndarray, Runs]:
+    """Write the batch's texts and read them once more; what lies beyond a row's end means nothing."""
+    n = len(batch.samples)
+    lengths = [len(ids) for ids in batch.ids]
+    padded = [[*ids, *[ids[-1]] * (max(lengths) - len(ids))] for ids in batch.ids]
+    ids = torch.tensor(padded, device=model.device)
+    if min(lengths) < max(lengths):
+        rows = ids.repeat_interleave(n, 0)
+        row_lengths = torch.tensor(lengths, device=model.device).repeat_interleave(n)
+        runs = read_runs(model, rows, n, lengths=row_lengths, changes=changes)
+    else:
+        rows = generate(
+            model, names, ids, batch.samples, batch.steps, suppress_end=panel.end_of_text == "suppress",
+            stop=panel.end_of_text == "stop", nonfinite=panel.nonfinite, changes=changes,
+        ).reshape(batch.rows, -1)  # fmt: skip
+        runs = read_runs(model, rows, n, lengths[0], changes=changes)
+    return to_numpy(rows).astype(np.int32), runs
+
+
+def _changes(model: Loaded, names: Sequence[str], batch: Batch) -> Changes | None:
+    check_interventions(batch.samples, len(model.blocks), model.id)
+    if not any(s.intervention for s in batch.samples):
+        return None
+    return Changes(model.id, names, batch.samples, [len(ids) for ids in batch.ids])
 
 
 def _options(panel: Panel) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,171 @@
+"""What a model's cache can do: be kept, be handed from a prompt to several samples, be read on from."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from .capture import captured, states
+from .models import Loaded
+
+# Names under which models take their cache back.
+_NAMES = ("past_key_values", "cache_params", "state")
+# Rotations that change with the length read so far: what was cached would have been rotated otherwise.
+_GROWING = ("dynamic", "longrope")
+_PROMPT, _LENGTH = 5, 9
+
+# Largest relative difference of a state read through the cache: rounding of float32 and no more.
+SHARED_TOLERANCE = 1e-5
+# Writing without any cache is slow, so only a cache that is plainly wrong is refused.
+_STEP_TOLERANCE = 1e-3
+# What other formats round, in units of float32.
+_COARSE = {torch.float32: 1.0, torch.float16: 2e3, torch.bfloat16: 1e4}
+
+
+@dataclass(frozen=True)
+class Caching:
+    """How a model is read and made to write, found by comparing it with itself.
+
+    Attributes
+    ----------
+    name : str
+        Argument by which the model takes its cache back, "" where it has none.
+    generation : {"shared", "rows", "uncached"}
+        The prompt is read once and its cache handed to all samples; is read once a sample; or everything
+        is read again for each token.
+    reading : {"shared", "whole"}
+        Finished runs are read from the cache of their prompt on, or from their first token.
+    """
+
+    name: str
+    generation: str
+    reading: str
+
+
+_FOUND: WeakKeyDictionary[Any, Caching] = WeakKeyDictionary()
+
+
+def caching(model: Loaded) -> Caching:
+    """Find out what a model's cache can do; the answer is kept and depends on the model alone.
+
+    States of a few made-up tokens are compared: those read in one pass, those read token by token through
+    the cache, and those read through the cache of a prompt that was handed to two rows.
+
+    Returns
+    -------
+    Caching
+    """
+    if model.lm not in _FOUND:
+        _FOUND[model.lm] = _probe(model)
+    return _FOUND[model.lm]
+
+
+def takes(module: Any, name: str) -> bool:
+    """Say whether a model has an argument of that name."""
+    return name in inspect.signature(getattr(module, "forward", module)).parameters
+
+
+def advance(module: Any, ids: Tensor, name: str, cache: Any = None, **inputs: Any) -> tuple[Any, Any]:
+    """Let a model read on from its cache.
+
+    Parameters
+    ----------
+    module : Module
+        The causal model, or its body.
+    ids : Tensor of int64, shape (row, token)
+        The tokens that follow.
+    name : str
+        As in :class:`Caching`.
+    cache : object, optional
+        None at the start of a text; a model may change it in place.
+
+    Returns
+    -------
+    reply, cache
+        What the model gave, and its cache now.
+    """
+    reply = module(input_ids=ids, use_cache=True, **({} if cache is None else {name: cache}), **inputs)
+    return reply, getattr(reply, name)
+
+
+def expand(cache: Any, rows: int, times: int) -> Any:
+    """Hand the cache of each of `rows` prompts to `times` samples."""
+    index = torch.arange(rows).repeat_interleave(times)
+    if isinstance(cache, list):
+        return [part.index_select(0, index.to(part.device)) for part in cache]
+    # Every kind of cache knows it, the recurrent ones too.
+    cache.reorder_cache(index)
+    return cache
+
+
+def read_on(model: Loaded, ids: Tensor, name: str, cache: Any = None) -> tuple[Tensor, Any]:
+    """Return the states of tokens read from a cache on, and the cache then."""
+    with torch.inference_mode(), captured(model.blocks) as kept:
+        _, cache = advance(model.body, ids, name, cache)
+    return kept[0], cache
+
+
+def _probe(model: Loaded) -> Caching:
+    name = next((n for n in _NAMES if takes(model.lm, n)), "")
+    if not name:
+        return Caching("", "uncached", "whole")
+    size = model.lm.get_input_embeddings().weight.shape[0]
+    ids = ((torch.arange(4 * _LENGTH, device=model.device) * 37 + 11) % size).reshape(4, _LENGTH)
+    ids[1::2, :_PROMPT] = ids[::2, :_PROMPT]
+    truth = states(model.body, model.blocks, ids)
+    coarse = _COARSE.get(next(model.lm.parameters()).dtype, 1.0)
+
+    def difference(rows: bool, ends: range) -> float:
+        try:
+            with torch.inference_mode():
+                first = ids if rows else ids[::2]
+                found, cache = read_on(model, first[:, :_PROMPT], name)
+                parts = [found if rows else found.repeat_interleave(2, 1)]
+                cache = cache if rows else expand(cache, 2, 2)
+                start = _PROMPT
+                for end in ends:
+                    found, cache = read_on(model, ids[:, start:end], name, cache)
+                    parts.append(found)
+                    start = end
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a cache that cannot do this fails in any way
+            return float("inf")
+        return relative_difference(torch.cat(parts, 2), truth)
+
+    steps = range(_PROMPT + 1, _LENGTH + 1)
+    generation = "uncached"
+    for answer, rows in (("shared", False), ("rows", True)):
+        if difference(rows, steps) <= _STEP_TOLERANCE * coarse:
+            generation = answer
+            break
+    at_once = difference(False, range(_LENGTH, _LENGTH + 1)) <= SHARED_TOLERANCE * coarse
+    return Caching(name, generation, "shared" if at_once and not _grows(model) else "whole")
+
+
+def _grows(model: Loaded) -> bool:
+    config = model.lm.config.get_text_config()
+    given = [getattr(config, n, None) or {} for n in ("rope_parameters", "rope_scaling")]
+    return any(f"'{kind}'" in str(rope) for rope in given for kind in _GROWING)
+
+
+def relative_difference(found: Tensor, truth: Tensor) -> float:
+    """Return the largest norm of a difference of two states over the norm of the true one.
+
+    Parameters
+    ----------
+    found, truth : Tensor, shape (..., width)
+
+    Returns
+    -------
+    float
+        NaN where a state is not finite.
+    """
+    difference = (found.double() - truth.double()).norm(dim=-1)
+    norm = truth.double().norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+    return float((difference / norm).max())
