@@ -151,7 +151,8 @@ class Plan:
             Floating-point operations a second; measured here by default.
         """
         missing = self.missing(store)
-        work = sum(self.costs()[i] for i in missing)
+        costs = self.costs() if missing else []
+        work = sum(costs[i] for i in missing)
         engine = self._engine(store) if missing else None
         if engine is not None and rate is None:
             rate = rate_of(engine)

@@ -12,7 +12,7 @@ from dynstat.files import canonical_json
 
 from .engine import Engine
 from .panel import Panel, load_panel
-from .plan import Plan
+from .plan import Plan, words
 from .store import open_store
 
 Progress = Callable[[int, int, str], None]
@@ -60,45 +60,42 @@ def extract_panel(
     missing = plan.missing(store)
     total = sum(b.rows for b in plan.batches)
     done = total - sum(plan.batches[i].rows for i in missing)
-    worker, clock = Worker(plan, store, engine), Clock([plan.costs()[i] for i in missing])
+    costs = plan.costs() if missing else []
+    worker, clock = Worker(plan, store, engine), Clock(sum(costs[i] for i in missing))
     for i in missing:
         if progress:
             progress(done, total, panel.models[plan.batches[i].model].id + clock.left())
         done += worker.write(i)
-        clock.tick()
+        clock.tick(costs[i])
     if progress:
         progress(total, total, "done")
     return store
 
 
 class Clock:
-    """Foretell the time left from the work done so far, weighed by what the items cost.
+    """Foretell the time left from the time that work took so far, in whatever order it is done.
 
     Parameters
     ----------
-    costs : sequence of float
-        Of the items, in the order in which they are done.
+    work : float
+        What all items cost together, in any unit.
     """
 
-    def __init__(self, costs: Sequence[float]) -> None:
-        self._costs = list(costs)
-        self._done = 0
+    def __init__(self, work: float) -> None:
+        self._work = work
+        self._done = 0.0
         self._started = time.monotonic()
 
-    def tick(self) -> None:
-        """Count one more item as done."""
-        self._done += 1
+    def tick(self, cost: float) -> None:
+        """Count an item as done."""
+        self._done += cost
 
     def left(self) -> str:
         """Return words such as ``", about 3 min left"``; nothing before the first item is done."""
-        done = sum(self._costs[: self._done])
-        if not done:
+        if not self._done:
             return ""
-        seconds = (time.monotonic() - self._started) * sum(self._costs[self._done :]) / done
-        for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-            if seconds >= 2 * size:
-                return f", about {seconds / size:.0f} {unit} left"
-        return f", about {seconds:.0f} s left"
+        seconds = (time.monotonic() - self._started) * (self._work - self._done) / self._done
+        return f", about {words(seconds)} left"
 
 
 class Worker:
