@@ -155,6 +155,17 @@ CODES: dict[str, Entry] = {
         "A kind, phase or dose that does not exist, or a layer that a model of the panel lacks. Layer 0 is "
         "the input of the first block, the last index the output of the last block.",
     ),
+    "X218": Entry(
+        "model not open to you",
+        _R,
+        "The hub holds the repository and asks for more than its name: accept the terms on its page, and log in "
+        "with `hf auth login`. The revision is then fetched like any other.",
+    ),
+    "X219": Entry(
+        "offline, and not in the cache",
+        _R,
+        "With `--offline` or HF_HUB_OFFLINE nothing is asked of the network; what the cache lacks is named.",
+    ),
     # preregistration
     "P301": Entry(
         "plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +118,8 @@ def locate(spec: ModelSpec, dtype: str = DTYPE) -> Source:
     Raises
     ------
     DynstatError
-        X201 (no such model), X202 (no such revision), X210 (pickled weights only), F001 (no tokenizer).
+        X201 (no such model), X202 (no such revision), X210 (pickled weights only), F001 (no tokenizer), X218
+        (gated, or not for you), X219 (not in the cache, and offline).
     """
     if spec.kind == "gguf":
         file = Path(spec.location)
@@ -187,15 +191,31 @@ def _tokenizer(spec: ModelSpec, folder: Path | None) -> Path | None:
     return place
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Ask nothing of the network while the block runs, in this process and in those it starts.
+
+    What ``HF_HUB_OFFLINE=1`` does, for a while: models of the hub are read from the cache alone.
+    """
+    from huggingface_hub import constants
+
+    env, known = os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = known
+        if env is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = env
+
+
 def _snapshot(spec: ModelSpec) -> tuple[Path, str]:
     """Return the folder and commit of a hub repository; the cache first, so that offline runs work."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     ask: dict[str, Any] = {
         "revision": spec.revision,
@@ -203,48 +223,136 @@ def _snapshot(spec: ModelSpec) -> tuple[Path, str]:
         "cache_dir": constants.HF_HUB_CACHE,
     }
     try:
-        try:
-            found = Path(snapshot_download(spec.location, local_files_only=True, **ask))
-            if not _is_whole(spec, found):
-                raise LocalEntryNotFoundError("incomplete snapshot")
-        except LocalEntryNotFoundError:
-            found = Path(snapshot_download(spec.location, **ask))
+        found = Path(snapshot_download(spec.location, local_files_only=True, **ask))
+        if not _lacking(spec, found):
+            return found, found.name
+    except LocalEntryNotFoundError:
+        pass
     except HFValidationError as e:
         raise _no_model(spec, str(e), "write it as owner/name") from e
-    except RevisionNotFoundError as e:
-        raise _no_revision(spec, "the hub has no such revision") from e
-    except RepositoryNotFoundError as e:
-        raise _no_model(spec, "the hub has no such repository, or it is private", "check the name") from e
+    if constants.HF_HUB_OFFLINE:
+        raise _not_cached(spec)
+    try:
+        found = Path(snapshot_download(spec.location, **ask))
     except Exception as e:  # the network below has its own classes, of no common kind
-        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise DynstatError(
-                "F002",
-                f"{spec.location} cannot be stored: {e.strerror}",
-                where=constants.HF_HUB_CACHE,
-                mend="free space, or let HF_HOME name a folder you may write to",
-            ) from e
-        cached = Path(constants.HF_HUB_CACHE) / f"models--{spec.location.replace('/', '--')}" / "snapshots"
-        if (cached / spec.revision).is_dir():
-            raise _no_model(
-                spec, "a part of it is in the cache, and the hub was not reached", "connect, and run it again"
-            ) from e
-        if cached.is_dir() and any(cached.iterdir()):
-            have = ", ".join(sorted(p.name for p in cached.iterdir()))
-            raise _no_revision(spec, f"the cache holds {have}; the hub was not reached") from e
-        raise _no_model(
-            spec, "not in the cache, and the hub was not reached", "connect, or give a folder"
-        ) from e
+        raise _refusal(spec, e) from e
     return found, found.name
 
 
-def _is_whole(spec: ModelSpec, folder: Path) -> bool:
-    """Say whether everything that is read is there: a download may have been cut off, or been another's."""
+def _refusal(spec: ModelSpec, e: Exception) -> DynstatError:
+    """Say what the hub, or the way to it, answered instead of the files."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # What the hub said may be wrapped into "neither there nor in the cache".
+    said = next((c for c in _causes(e) if isinstance(c, HfHubHTTPError)), e)
+    status = getattr(getattr(said, "response", None), "status_code", None)
+    # A gated repository is a kind of one that is not found, to the library.
+    if isinstance(said, GatedRepoError):
+        return _no_access(
+            spec,
+            "gated: its owner lets in who accepted the terms",
+            f"accept the terms at {constants.ENDPOINT}/{spec.location}, then log in (`hf auth login`)",
+        )
+    if isinstance(said, RevisionNotFoundError):
+        return _no_revision(spec, "the hub has no such revision")
+    if isinstance(said, RepositoryNotFoundError):
+        return _no_model(
+            spec,
+            "the hub knows no such repository, or shows it only to its members",
+            "check the name; if it is private, log in (`hf auth login`)",
+        )
+    if status in (401, 403):
+        return _no_access(
+            spec,
+            f"the hub refused with status {status}",
+            "log in (`hf auth login`) with a token that may read this repository",
+        )
+    if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return DynstatError(
+            "F002",
+            f"{spec.location} cannot be stored: {e.strerror}",
+            where=constants.HF_HUB_CACHE,
+            mend="free space, or let HF_HOME name a folder you may write to",
+        )
+    folder, revisions = _cached(spec)
+    if folder is not None:
+        return _no_model(
+            spec, "a part of it is in the cache, and the hub was not reached", "connect, and run it again"
+        )
+    if revisions:
+        return _no_revision(spec, f"the cache holds {', '.join(revisions)}; the hub was not reached")
+    return _no_model(spec, "not in the cache, and the hub was not reached", "connect, or give a folder")
+
+
+def _causes(e: BaseException | None) -> Iterator[BaseException]:
+    while e is not None:
+        yield e
+        e = e.__cause__ or e.__context__
+
+
+def _no_access(spec: ModelSpec, found: str, mend: str) -> DynstatError:
+    return DynstatError(
+        "X218",
+        f"{spec.location} may not be read",
+        where=f"model {spec.id!r}",
+        found=found,
+        expected="a repository that you may read",
+        mend=mend,
+    )
+
+
+def _not_cached(spec: ModelSpec) -> DynstatError:
+    folder, revisions = _cached(spec)
+    if folder is not None:
+        try:
+            _weights(spec, folder)
+        except DynstatError as e:
+            if e.code == "X210":
+                return e
+        found = f"no {', no '.join(_lacking(spec, folder))}"
+    elif revisions:
+        found = f"revision {', '.join(revisions)}"
+    else:
+        found = "nothing of it"
+    return DynstatError(
+        "X219",
+        f"the cache lacks files of {spec.location}, and nothing may be fetched",
+        where=f"model {spec.id!r}, revision {spec.revision}",
+        found=found,
+        expected="config.json, *.safetensors and tokenizer.json in the cache",
+        mend="run it once where the network is, without --offline and HF_HUB_OFFLINE, or give a folder",
+    )
+
+
+def _cached(spec: ModelSpec) -> tuple[Path | None, list[str]]:
+    """Return the folder of the revision in the cache, whole or not, and the revisions that are there."""
+    from huggingface_hub import constants
+
+    root = Path(constants.HF_HUB_CACHE) / f"models--{spec.location.replace('/', '--')}"
+    tag = root / "refs" / spec.revision
+    commit = tag.read_text("utf-8").strip() if tag.is_file() else spec.revision
+    snapshots = root / "snapshots"
+    revisions = sorted(p.name for p in snapshots.iterdir()) if snapshots.is_dir() else []
+    return (snapshots / commit if commit in revisions else None), revisions
+
+
+def _lacking(spec: ModelSpec, folder: Path) -> list[str]:
+    """Name what is missing of all that is read: a download may have been cut off, or been another's."""
+    out = [] if (folder / "config.json").is_file() else ["config.json"]
     try:
         _weights(spec, folder)
-        _tokenizer(spec, folder)
-    except DynstatError:
-        return False
-    return (folder / "config.json").is_file()
+    except DynstatError as e:
+        out.append(e.what.removesuffix(" does not exist") if e.code == "F001" else "*.safetensors")
+        out += e.problems if e.code == "F001" else ()
+    if spec.tokenizer is None and not (folder / "tokenizer.json").is_file():
+        out.append("tokenizer.json")
+    return out
 
 
 def _no_revision(spec: ModelSpec, found: str) -> DynstatError:
