@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
-from dynstat import __version__
 from dynstat.dataset.build import build
-from dynstat.dataset.schema import NONFINITE, OK, PADDING, TRUNCATED
+from dynstat.dataset.schema import NONFINITE, OK, PADDING, TRUNCATED, base_name
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_json
-from dynstat.registry import METRICS, parse_metric
+from dynstat.registry import parse_metric, variable_name, variable_name
 
 from .batches import Batch
-from .device import name_of, to_numpy
+from .device import to_numpy
 from .engine import Engine
 from .generate import generate
 from .interventions import Changes, check_interventions
 from .lens import measure
 from .models import Loaded
-from .panel import Panel
+from .panel import Intervention, Panel, Sample
 from .plan import Plan
-from .reading import Runs, read_runs
+from .reading import read_runs
 from .variants import Variant
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -52,9 +51,9 @@ def read_batch(
     panel = plan.panel
     names = [str(p["id"]) for p in batch.prompts]
     n_prompt = np.repeat([len(ids) for ids in batch.ids], len(batch.samples))
-    changes = _changes(model, names, batch)
-    token, runs = _read(panel, model, names, batch, changes)
-    measured = measure(model, runs, panel.metrics, variants, engine)
+    check_interventions(batch.samples, len(model.blocks), model.id)
+    rows = _write(panel, model, names, batch, _changes(model, names, batch))
+    token = to_numpy(rows).astype(np.int32)
     read = token.shape[1]
     position = np.broadcast_to(np.arange(read), token.shape)
     generated = position >= n_prompt[:, None]
@@ -63,6 +62,12 @@ def read_batch(
     length = n_prompt + batch.steps
     if panel.end_of_text == "stop":
         length = np.where(first_end >= 0, n_prompt + first_end + 1, length)
+    runs = read_runs(
+        model, rows, len(batch.samples), 0 if _is_padded(batch) else len(batch.ids[0]),
+        torch.tensor(length, device=model.device), padded=_is_padded(batch),
+        changes=_changes(model, names, batch),
+    )  # fmt: skip
+    measured = measure(model, runs, panel.metrics, variants, engine)
     n_layers = measured.finite.shape[-1]
     longest = max(len(ids) for ids in batch.ids) + batch.steps
     full = longest + batch.cut
@@ -102,19 +107,21 @@ def read_batch(
         "first_end_of_text": first_end.astype(np.int32).reshape(shape),
         **{name: fit(array, np.nan) for name, array in measured.values.items()},
     }
+    described = _described(panel, variants, measured.values)
+    disturbed = any(s.intervention for s in panel.samples)
+    facts = {name: fact for v in variants for name, fact in v.facts.items()}
     return build(
-        models=[card],
+        models=[dict(card) | {"facts": facts}],
         prompts=batch.prompts,
-        samples=[s.as_dict() for s in batch.samples],
+        samples=[_sample(s, disturbed) for s in batch.samples],
         n_tokens=full,
         n_layers=n_layers,
         values=values,
-        readouts={name: name.partition("__")[2] for name in values if "__" in name},
-        options=_options(panel),
+        **described,
         attrs={
             "title": panel.title or panel.id,
             **({"license": panel.license} if panel.license else {}),
-            "dynstat_kind": "panel",
+            "dynstat_kind": "dose" if disturbed else "panel",
             "inputs": canonical_json(plan.inputs).decode(),
             "panel_sha256": panel.sha256,
             "prompt_order": json.dumps([p["id"] for p in plan.prompts]),
@@ -123,42 +130,57 @@ def read_batch(
     )
 
 
-def _read(
+def _sample(sample: Sample, disturbed: bool) -> dict[str, Any]:
+    """Give the coordinates of a sample; where any is disturbed, the others say that they are not."""
+    own = sample.as_dict()
+    if disturbed:
+        change = sample.intervention or Intervention("", -1, 0.0, "")
+        own |= change.as_dict()
+        own["intervention_phase"] = own.pop("phase")
+    return own
+
+
+def _described(
+    panel: Panel, variants: Sequence[Variant], names: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """Say of each measured variable by which definition, options and read-out it came."""
+    asked = {variable_name(spec): parse_metric(spec) for spec in panel.metrics}
+    by_name = {v.name: v for v in variants}
+    out: dict[str, dict[str, Any]] = {k: {} for k in ("definitions", "options", "readouts", "attributes")}
+    for name in names:
+        base, _, readout = name.partition("__")
+        metric, options = asked[base]
+        out["definitions"][name] = metric.id
+        changed = {k: v for k, v in options.items() if v != metric.options[k].default}
+        if changed:
+            out["options"][name] = changed
+        if readout:
+            out["readouts"][name] = readout
+            out["attributes"][name] = dict(by_name[readout].attrs)
+    return out
+
+
+def _is_padded(batch: Batch) -> bool:
+    return len({len(ids) for ids in batch.ids}) > 1
+
+
+def _write(
     panel: Panel, model: Loaded, names: Sequence[str], batch: Batch, changes: Changes | None
-) -> tuple[np.ndarray, Runs]:
-    """Write the batch's texts and read them once more; what lies beyond a row's end means nothing."""
-    n = len(batch.samples)
-    lengths = [len(ids) for ids in batch.ids]
-    padded = [[*ids, *[ids[-1]] * (max(lengths) - len(ids))] for ids in batch.ids]
+) -> Tensor:
+    """Return the batch's texts, a row a run; what lies beyond a row's end is valid and means nothing."""
+    longest = max(map(len, batch.ids))
+    padded = [[*ids, *[ids[-1]] * (longest - len(ids))] for ids in batch.ids]
     ids = torch.tensor(padded, device=model.device)
-    if min(lengths) < max(lengths):
-        rows = ids.repeat_interleave(n, 0)
-        row_lengths = torch.tensor(lengths, device=model.device).repeat_interleave(n)
-        runs = read_runs(model, rows, n, lengths=row_lengths, changes=changes)
-    else:
-        rows = generate(
-            model, names, ids, batch.samples, batch.steps, suppress_end=panel.end_of_text == "suppress",
-            stop=panel.end_of_text == "stop", nonfinite=panel.nonfinite, changes=changes,
-        ).reshape(batch.rows, -1)  # fmt: skip
-        runs = read_runs(model, rows, n, lengths[0], changes=changes)
-    return to_numpy(rows).astype(np.int32), runs
+    return generate(
+        model, names, ids, batch.samples, batch.steps, suppress_end=panel.end_of_text == "suppress",
+        stop=panel.end_of_text == "stop", nonfinite=panel.nonfinite, changes=changes,
+    ).reshape(batch.rows, -1)  # fmt: skip
 
 
 def _changes(model: Loaded, names: Sequence[str], batch: Batch) -> Changes | None:
-    check_interventions(batch.samples, len(model.blocks), model.id)
     if not any(s.intervention for s in batch.samples):
         return None
     return Changes(model.id, names, batch.samples, [len(ids) for ids in batch.ids])
-
-
-def _options(panel: Panel) -> dict[str, dict[str, Any]]:
-    out = {}
-    for spec in panel.metrics:
-        metric, options = parse_metric(spec)
-        changed = {k: v for k, v in options.items() if v != METRICS.get(metric.id).options[k].default}
-        for readout in panel.readouts if changed else ():
-            out[metric.name + ("" if readout == "logit_lens" else f"__{readout}")] = changed
-    return out
 
 
 def _check_finite(panel: Panel, model: Loaded, batch: Batch, bad: np.ndarray) -> None:
@@ -179,24 +201,3 @@ def _check_finite(panel: Panel, model: Loaded, batch: Batch, bad: np.ndarray) ->
 def _storable(text: str) -> str:
     """Replace control characters, which a file of text cannot hold; the token ids keep them."""
     return _CONTROL.sub("\ufffd", text)
-
-
-def provenance(panel: Panel, model: Loaded) -> dict[str, Any]:
-    """Say what computed the values; it is stored with every shard and is not part of the content hash."""
-    import tokenizers
-    import transformers
-
-    return {
-        "dynstat": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "tokenizers": tokenizers.__version__,
-        "numpy": np.__version__,
-        "threads": panel.threads,
-        "device": name_of(model.device),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "readout": model.readout.describe(),
-        "hidden_state_norm": "pre_final_norm",
-    }
