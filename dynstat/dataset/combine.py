@@ -260,7 +260,8 @@ def _empty(name: str, first: xr.Variable, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _same_definition(name: str, first: xr.Variable, other: xr.Variable) -> None:
-    for key in ("units", "definition", "readout", "options", "flag_meanings"):
+    settings = {k for v in (first, other) for k in v.attrs if str(k).startswith("readout_")}
+    for key in ("units", "definition", "readout", "options", "flag_meanings", *sorted(settings)):
         if (a := first.attrs.get(key)) != (b := other.attrs.get(key)):
             raise DynstatError(
                 "D105",
@@ -295,7 +296,7 @@ def _agree(name: str, old: np.ndarray, new: np.ndarray, both: np.ndarray, part: 
 
 def _root(parts: Sequence[xr.Dataset]) -> dict[str, Any]:
     attrs = {}
-    for key in dict.fromkeys(k for p in parts for k in p.attrs):
+    for key in dict.fromkeys(k for p in parts for k in p.attrs if k != "item"):  # of one shard only
         values = list(dict.fromkeys(str(p.attrs[key]) for p in parts if key in p.attrs))
         everywhere = all(key in p.attrs for p in parts)
         if len(values) == 1 and (everywhere or key not in _OF_ONE_PANEL):

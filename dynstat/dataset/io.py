@@ -15,12 +15,14 @@ import xarray as xr
 from ..errors import DynstatError
 from ..files import atomic_path, uninterrupted
 from .combine import combine
+from .content import content_hash
 from .schema import DIMS, SCHEMA, rank
 from .text import check_text, is_text, text_array
 
 Engine = Literal["netcdf4", "h5netcdf"]
 ENGINES = ("netcdf4", "h5netcdf")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+CONTENT = "content_sha256"
 _CHUNK_POINTS = 2**18  # about 1 MiB of float32
 
 
@@ -132,7 +134,12 @@ def _open_file(path: Path, engine: Engine, chunks: Any) -> xr.Dataset:
             found=ds.attrs.get("dynstat_schema", "none"),
             expected=SCHEMA,
         )
-    return _plain(ds)
+    stored = ds.attrs.pop(CONTENT, None)
+    ds = _plain(ds)
+    if stored is not None:
+        # It speaks of the file, and as an attribute it would be wrong after the first change.
+        ds.encoding[CONTENT] = str(stored)
+    return ds
 
 
 def _plain(ds: xr.Dataset) -> xr.Dataset:
@@ -152,7 +159,8 @@ def save(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write a dataset to a NetCDF-4 file, whole or not at all.
 
     float32 with zlib (level 4), shuffle and fletcher32; chunks of one block of prompts by all tokens and
-    layers; text of variable length. The same dataset gives the same bytes.
+    layers; text of variable length. The same dataset gives the same bytes. The file holds its content hash,
+    by which ``dynstat data verify`` knows it again; :func:`open` takes it out.
 
     Parameters
     ----------
@@ -181,6 +189,8 @@ def save(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
             mend="make it with dynstat.from_frame, or keep its attributes (keep_attrs=True)",
         )
     ready = _storable(ds)
+    if not any(v.chunks for v in ready.variables.values()):  # lazy values would be computed twice
+        ready.attrs[CONTENT] = content_hash(ready)
     with uninterrupted(), atomic_path(path) as temporary:
         try:
             ready.to_netcdf(

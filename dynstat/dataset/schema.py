@@ -13,6 +13,8 @@ DIMS = ("model", "prompt", "sample", "token", "layer")
 RUN, TOKEN, LAYER = DIMS[:3], DIMS[:4], DIMS
 LEVEL_DIMS = {"run": RUN, "token": TOKEN, "layer": LAYER}
 KINDS = ("panel", "dose", "states", "pairs", "measurements")
+# What models were run for, so that every variable and coordinate that is always there is asked for.
+EXTRACTED = ("panel", "dose")
 
 QUALITY = ("ok", "padding", "nonfinite", "truncated", "not_extracted", "no_such_layer")
 OK, PADDING, NONFINITE, TRUNCATED, NOT_EXTRACTED, NO_SUCH_LAYER = range(6)
@@ -117,6 +119,14 @@ COORDINATES = _table(
         required=False,
     ),
     Variable("dose", ("sample",), "float64", "strength of the intervention", 0.0, "1", required=False),
+    Variable(
+        "intervention_phase",
+        ("sample",),
+        "str",
+        "tokens at which the intervention acts: all, prompt or generated",
+        "",
+        required=False,
+    ),
     Variable("token", ("token",), "int32", "position in the sequence, from 0", 0, "1", 0, _I32),
     Variable(
         "layer",
@@ -201,7 +211,7 @@ ALWAYS = _table(
 )
 
 # Where a definition may have no value at a valid point.
-MARKS = ("first_tokens:K", "last_layer", "frozen", "missing_input")
+MARKS = ("first_tokens:K", "last_layer", "last_token", "frozen", "missing_input")
 
 # What `verify` demands of every data variable; numeric ones also carry units and a range.
 VARIABLE_ATTRS = {
@@ -217,9 +227,9 @@ OPTIONAL_ATTRS = {
     "flag_values": "codes of a categorical variable",
     "flag_meanings": "their meanings, separated by blanks",
     "undefined": "where the definition has no value at a valid point, separated by blanks: `first_tokens:K`, "
-    "`last_layer`, `frozen`, `missing_input`",
+    "`last_layer`, `last_token`, `frozen`, `missing_input`",
     "options": "options of the definition as JSON",
-    "readout": "the read-out variant, where it is not the plain logit lens",
+    "readout": "the read-out variant, where it is not the plain logit lens; `readout_...` are its settings",
     "role": "`factor` on coordinates that come from `factors:` of the panel",
 }
 ROOT_ATTRS = {
@@ -244,6 +254,8 @@ ORDER_ATTRS = {
     "prompt_order": "JSON list of prompt identifiers in their order, for shards",
     "sample_order": "JSON list of sample identifiers in their order, for shards",
     "shards": "JSON list of the shards that a combined file was made from",
+    "item": "canonical JSON of what determines a shard's content; its SHA-256 begins with the shard's name",
+    "content_sha256": "content hash of what was written; it belongs to the file, and opening takes it out",
     "inputs_combined": "JSON list of the different `inputs`, where datasets of several panels were combined",
 }
 

@@ -14,10 +14,12 @@ from ..errors import DynstatError
 from ..registry import METRICS
 from .build import relative_depth, run_present, token_quality
 from .gaps import Gaps, undefined_marks
+from .identities import breaches
 from .schema import (
     ALWAYS,
     COORDINATES,
     DIMS,
+    EXTRACTED,
     KINDS,
     LEVEL_DIMS,
     MARKS,
@@ -56,7 +58,7 @@ class Problem:
 
 
 def verify(ds: xr.Dataset, *, strict: bool = False) -> list[Problem]:
-    """Check dims, types, attributes, ranges, quality against NaN, identifiers and counts.
+    """Check dims, types, attributes, ranges, quality against NaN, identifiers, counts, and identities.
 
     Parameters
     ----------
@@ -68,7 +70,8 @@ def verify(ds: xr.Dataset, *, strict: bool = False) -> list[Problem]:
     -------
     list of Problem
         Empty for a valid dataset. Codes: attribute, dims, coordinate, variable, type, range, quality, nan (no
-        value at an ok point), value (a value where there can be none), token, count, text.
+        value at an ok point), value (a value where there can be none), token, count, text, and, where none of
+        these is found, identity (variables that contradict each other, see docs/stores.md).
 
     Raises
     ------
@@ -85,6 +88,8 @@ def verify(ds: xr.Dataset, *, strict: bool = False) -> list[Problem]:
             problems += _quality(ds)
             problems += _values(ds)
             problems += _runs(ds)
+            if not problems:  # what is broken already need not obey them
+                problems += _identities(ds)
     if strict and problems:
         only_missing = all(p.code == "variable" for p in problems)
         raise DynstatError(
@@ -161,14 +166,14 @@ def _coordinates(ds: xr.Dataset) -> Iterator[Problem]:
             ds["relative_depth"].values, wanted, rtol=0, atol=1e-6
         ):
             yield Problem("coordinate", "relative_depth", "other values", "layer / (layers - 1), -1 for none")
-    if ds.attrs.get("dynstat_kind") == "panel":
+    if ds.attrs.get("dynstat_kind") in EXTRACTED:
         for name in ("architecture", "weights_sha256", "tokenizer_sha256"):
             if name in ds.coords and "" in ds[name].values.tolist():
                 yield Problem("coordinate", name, "an empty text", "the identity of every model")
 
 
 def _variables(ds: xr.Dataset) -> Iterator[Problem]:
-    panel = ds.attrs.get("dynstat_kind", "panel") == "panel"
+    panel = ds.attrs.get("dynstat_kind", "panel") in EXTRACTED
     for name, spec in ALWAYS.items():
         if name in ds.data_vars:
             yield from _typed(ds, name, spec)
@@ -303,7 +308,7 @@ def _runs(ds: xr.Dataset) -> Iterator[Problem]:
     of_token = token_quality(quality)
     read = ~np.isin(of_token, (PADDING, NOT_EXTRACTED, TRUNCATED))
     present = run_present(quality)
-    measured = ds.attrs.get("dynstat_kind") != "panel"
+    measured = ds.attrs.get("dynstat_kind") not in EXTRACTED
     vocabulary = ds["vocabulary"].values if "vocabulary" in ds.coords else None
     for name, valid in (("token_id", read), ("top1_id", quality == OK)):
         if (
@@ -369,6 +374,12 @@ def _ends(ds: xr.Dataset, present: np.ndarray, n_generated: np.ndarray) -> Itera
             yield Problem(
                 "text", _label(ds, "stop_reason", bad), _first(reasons, bad), " | ".join(STOP_REASONS)
             )
+
+
+def _identities(ds: xr.Dataset) -> Iterator[Problem]:
+    for breach in breaches(ds):
+        dims = DIMS[: breach.bad.ndim]
+        yield Problem("identity", _label(ds, breach.name, breach.bad, dims), breach.found, breach.expected)
 
 
 def _label(ds: xr.Dataset, name: str, bad: np.ndarray, dims: tuple[Any, ...] | None = None) -> str:

@@ -52,7 +52,7 @@ def make(stored=range(L)):
         "phase": token >= np.array(N_PROMPT)[None, :, None, None],
         "is_special": special,
         "is_first": token == 0,
-        "log_probability": np.where(token == 0, np.nan, -rng.random((M, P, S, T))),
+        "log_probability": np.where(token == 0, np.nan, -9 - rng.random((M, P, S, T))),
         "text": np.full((M, P, S), "naïve text", dtype=object),
         "n_prompt": np.broadcast_to(np.array(N_PROMPT)[None, :, None], (M, P, S)),
         "n_generated": np.broadcast_to(np.subtract(LENGTH, N_PROMPT)[None, :, None], (M, P, S)),
