@@ -63,6 +63,8 @@ def read_runs(
     samples: int,
     n_prompt: int = 0,
     lengths: Tensor | None = None,
+    *,
+    padded: bool = False,
     changes: Changes | None = None,
 ) -> Runs:
     """Read runs, what the samples of a prompt have in common once.
@@ -81,7 +83,9 @@ def read_runs(
     n_prompt : int, optional
         Tokens that the rows of a prompt share; 0 where nothing is known of them.
     lengths : Tensor of int64, shape (row,), optional
-        Tokens of each row where rows are padded on the right; such rows are read whole, with a mask.
+        Tokens of each row that count; all by default.
+    padded : bool, optional
+        The rest of a row is padding: rows are read whole, with a mask.
     changes : Changes, optional
         What is done to the states meanwhile.
 
@@ -90,10 +94,12 @@ def read_runs(
     Runs
     """
     prompts, common = ids.shape[0] // samples, max(0, n_prompt - 1)
-    if samples == 1 or lengths is not None or (changes is not None and changes.disturbs_prompt):
+    if samples == 1 or padded or (changes is not None and changes.disturbs_prompt):
         common = 0
     if common and caching(model).reading != "shared":
         common = 0
+    if lengths is None:
+        lengths = torch.full((ids.shape[0],), ids.shape[1], dtype=torch.int64, device=ids.device)
     with intervening(model, changes) as place:
         if common:
             name = caching(model).name
@@ -102,11 +108,9 @@ def read_runs(
             own, _ = read_on(model, ids[:, common:], name, expand(cache, prompts, samples))
         else:
             # A mask of ones changes nothing, yet lets some models take another way.
-            mask = None if lengths is None else _mask(lengths, ids.shape[1])
+            mask = _mask(lengths, ids.shape[1]) if padded else None
             own = states(model.body, model.blocks, ids, mask)
             shared = own.new_empty((own.shape[0], prompts, 0, own.shape[-1]))
-    if lengths is None:
-        lengths = torch.full((ids.shape[0],), ids.shape[1], dtype=torch.int64, device=ids.device)
     return Runs(ids, lengths, samples, shared, own)
 
 

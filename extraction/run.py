@@ -136,6 +136,7 @@ class Worker:
         from dynstat.dataset.io import save
 
         from .device import arithmetic
+        from .provenance import of_batch
         from .shard import read_batch
 
         plan, batch, path = self.plan, self.plan.batches[index], self.store / self.plan.names[index]
@@ -143,15 +144,17 @@ class Worker:
             model, card, variants, known = self._model(batch.model)
             started = time.time()
             ds = read_batch(plan, model, card, batch, variants, self.engine)
-            when = {"started": round(started, 3), "seconds": round(time.time() - started, 3)}
-            ds.attrs["provenance"] = canonical_json(known | when).decode()
+            ended = time.time()
+            when = {"started": round(started, 3), "ended": round(ended, 3), "seconds": round(ended - started, 3)}
+            what = known | of_batch(plan.panel, model, batch) | when
+            ds.attrs["provenance"] = canonical_json(what).decode()
             ds.attrs["item"] = canonical_json(plan.key(index)).decode()
             save(ds, path)
         return batch.rows
 
     def _model(self, index: int) -> tuple[Any, ...]:
         from .models import load
-        from .shard import provenance
+        from .provenance import of_model
         from .variants import variants_of
 
         plan = self.plan
@@ -164,7 +167,7 @@ class Worker:
                     model,
                     model.card(plan.inputs["models"][index]),
                     variants_of(plan.panel, model),
-                    provenance(plan.panel, model) | {"engine": self.engine.as_dict()},
+                    of_model(plan.panel, model, plan.inputs["models"][index], self.engine),
                 ),
             )
         return self._loaded[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ import xarray as xr
 from torch import Tensor
 
 from dynstat.dataset.build import build
-from dynstat.dataset.schema import NONFINITE, OK, PADDING, TRUNCATED, base_name
+from dynstat.dataset.schema import NONFINITE, OK, PADDING, TRUNCATED
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_json
-from dynstat.registry import parse_metric, variable_name, variable_name
+from dynstat.registry import parse_metric, variable_name
 
 from .batches import Batch
 from .device import to_numpy
@@ -140,9 +140,7 @@ def _sample(sample: Sample, disturbed: bool) -> dict[str, Any]:
     return own
 
 
-def _described(
-    panel: Panel, variants: Sequence[Variant], names: Iterable[str]
-) -> dict[str, dict[str, Any]]:
+def _described(panel: Panel, variants: Sequence[Variant], names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Say of each measured variable by which definition, options and read-out it came."""
     asked = {variable_name(spec): parse_metric(spec) for spec in panel.metrics}
     by_name = {v.name: v for v in variants}

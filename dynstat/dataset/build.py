@@ -20,6 +20,7 @@ from .schema import (
     CONVENTIONS,
     COORDINATES,
     DIMS,
+    EXTRACTED,
     LEVEL_DIMS,
     MARKS,
     NOT_EXTRACTED,
@@ -48,6 +49,7 @@ def build(
     readouts: Mapping[str, str] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     definitions: Mapping[str, Definition] | None = None,
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Attach dims, coordinates, attributes and fills to arrays.
@@ -57,13 +59,13 @@ def build(
     models : sequence of mapping
         Keys id, revision, family, architecture, parameters, vocabulary, n_layers (number of layer indices,
         the input of the first block included), weights_sha256, tokenizer_sha256, dtype, attn_implementation,
-        source; `factors` is a mapping whose keys become coordinates.
+        source; `factors` is a mapping whose keys become coordinates, and so is `facts`, which are no factors.
     prompts : sequence of mapping
         Keys id, text, category, template, split, answers, distractors (lists of str); further keys become
         text coordinates.
     samples : sequence of mapping
         Keys id, seed, temperature (greedy: 0, seed -1), budget, mode; for interventions kind, target_layer,
-        dose.
+        dose, intervention_phase.
     n_tokens, n_layers : int
         Sizes of the last two dims.
     values : mapping of str to array
@@ -76,6 +78,8 @@ def build(
     definitions : mapping
         For variables that no registry knows: a metric id, or long_name, units and, at need, valid_min,
         valid_max, level (run, token, layer), undefined, reference.
+    attributes : mapping of str to mapping
+        Further attributes of variables, such as those of a read-out, ``readout_...``.
     attrs : mapping
         Root attributes beside those every dataset carries. `dynstat_kind` is "panel" unless given.
 
@@ -93,7 +97,7 @@ def build(
     readouts, options, definitions = dict(readouts or {}), dict(options or {}), dict(definitions or {})
     sizes = dict(zip(DIMS, (len(models), len(prompts), len(samples), n_tokens, n_layers), strict=True))
     kind = attrs.get("dynstat_kind", "panel")
-    wanted = [n for n, v in ALWAYS.items() if v.required and (kind == "panel" or n == "quality")]
+    wanted = [n for n, v in ALWAYS.items() if v.required and (kind in EXTRACTED or n == "quality")]
     if missing := [n for n in wanted if n not in values]:
         raise DynstatError(
             "D103",
@@ -110,16 +114,14 @@ def build(
     gaps["token id"] = np.isin(of_token, (PADDING, NOT_EXTRACTED, TRUNCATED))
     data = {}
     for name in [n for n in ALWAYS if n in values] + [n for n in values if n not in ALWAYS]:
-        dims, dtype, attributes, fill = describe(
-            name, definitions.get(name), readouts.get(name), options.get(name)
-        )
+        dims, dtype, own, fill = describe(name, definitions.get(name), readouts.get(name), options.get(name))
         array = _shaped(name, values[name], dims, dtype, sizes)
         if name != "quality":
             level = _level(dims)
             gap = gaps["token id" if level == "token" and array.dtype.kind == "i" else level]
             if gap.any():
                 array = np.where(gap, np.array(fill, array.dtype), array)
-        data[name] = (dims, array, attributes)
+        data[name] = (dims, array, own | dict((attributes or {}).get(name, {})))
     ds = xr.Dataset(data, coords=coords)
     ds.attrs = root_attrs(attrs)
     return ds
@@ -321,13 +323,11 @@ def _coordinates(
     n_layers: int,
 ) -> dict[str, Any]:
     coords: dict[str, Any] = {}
-    factors: dict[str, None] = {}
-    for m in models:
-        factors |= dict.fromkeys(m.get("factors", {}))
+    roles = {key: role for role in ("fact", "factor") for m in models for key in m.get(f"{role}s", {})}
     rename = {"model": "id", "layers": "n_layers", "prompt": "id", "prompt_text": "text", "sample": "id"}
     for dim, rows in (("model", models), ("prompt", prompts), ("sample", samples)):
         known = {rename.get(n, n): n for n, v in COORDINATES.items() if v.dims == (dim,)}
-        extra = {k for row in rows for k in row} - set(known) - {"factors"}
+        extra = {k for row in rows for k in row} - set(known) - {"factors", "facts"}
         if extra and dim != "prompt":
             raise DynstatError(
                 "Y002",
@@ -348,9 +348,10 @@ def _coordinates(
             coords[name] = (dim, array, coordinate_attrs(name))
         for key in sorted(extra):
             coords[_free(key)] = (dim, column([row.get(key) for row in rows], key), coordinate_attrs(key))
-    for key in factors:
-        raw = [m.get("factors", {}).get(key) for m in models]
-        coords[_free(key)] = ("model", column(raw, key), coordinate_attrs(key, "factor"))
+    for key, role in roles.items():
+        raw = [m.get(f"{role}s", {}).get(key) for m in models]
+        attrs = coordinate_attrs(key, role if role == "factor" else "")
+        coords[_free(key)] = ("model", column(raw, key), attrs)
     coords["token"] = ("token", np.arange(n_tokens, dtype=np.int32), coordinate_attrs("token"))
     coords["layer"] = ("layer", np.arange(n_layers, dtype=np.int32), coordinate_attrs("layer"))
     depth = relative_depth(coords["layers"][1], coords["layer"][1])

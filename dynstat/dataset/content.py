@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def content_hash(ds: xr.Dataset) -> str:
             "dims": [str(d) for d in variable.dims],
             "shape": list(values.shape),
             "dtype": "str" if text else values.dtype.newbyteorder("<").str,
-            "attrs": {k: _plain(variable.attrs[k]) for k in MEANING if k in variable.attrs},
+            "attrs": {k: _plain(variable.attrs[k]) for k in meaning(variable.attrs)},
         }
         digest.update(_framed(json.dumps(head, sort_keys=True, ensure_ascii=False).encode()))
         if text:
@@ -56,6 +57,11 @@ def content_hash(ds: xr.Dataset) -> str:
         else:
             digest.update(_framed(_canonical(values)))
     return digest.hexdigest()
+
+
+def meaning(attrs: Mapping[Any, Any]) -> list[str]:
+    """Return which attributes give a number its meaning, the settings of a read-out among them."""
+    return [*(k for k in MEANING if k in attrs), *sorted(k for k in attrs if str(k).startswith("readout_"))]
 
 
 def _canonical(values: np.ndarray) -> Any:

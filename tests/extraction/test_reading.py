@@ -144,7 +144,7 @@ def test_padded_rows_have_the_states_of_single_ones(form):
     ids = rows(4, 1, 9, 0)
     for i, n in enumerate(lengths):
         ids[i, n:] = ids[i, n - 1]
-    runs = read_runs(model, ids, 1, lengths=torch.tensor(lengths))
+    runs = read_runs(model, ids, 1, 0, torch.tensor(lengths), padded=True)
     assert runs.common == 0 and runs.lengths.tolist() == lengths
     for i, n in enumerate(lengths):
         alone = states(model.body, model.blocks, ids[i : i + 1, :n])
