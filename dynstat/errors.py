@@ -166,6 +166,12 @@ CODES: dict[str, Entry] = {
         _R,
         "With `--offline` or HF_HUB_OFFLINE nothing is asked of the network; what the cache lacks is named.",
     ),
+    "X225": Entry(
+        "architecture not supported",
+        _C,
+        "States are read from a causal language model with one list of layers, each of which turns one state "
+        "a token into the next. docs/architectures.md names what is read, and why the rest is not.",
+    ),
     # preregistration
     "P301": Entry(
         "plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."

@@ -12,9 +12,10 @@ from torch import nn
 from dynstat.errors import DynstatError
 
 from .capture import blocks_of, body_of
+from .discovery import trace
 from .encoding import Encoder
 from .memory import MemorySource, describe, evaluation, plain_encoder
-from .readout import ReadOut, trace
+from .readout import ReadOut, SlowReadOut
 from .sources import Source
 
 # One implementation for all, named in the data: others differ in rounding.
@@ -35,7 +36,7 @@ class Loaded:
         The causal model, and the part of it without the head.
     blocks : list of Module
         Its layers, in order.
-    readout : ReadOut
+    readout : ReadOut or SlowReadOut
         From a state to logits, verified.
     """
 
@@ -44,7 +45,7 @@ class Loaded:
     lm: Any
     body: nn.Module
     blocks: list[nn.Module]
-    readout: ReadOut
+    readout: ReadOut | SlowReadOut
 
     @property
     def device(self) -> torch.device:

@@ -1,9 +1,10 @@
-"""From a hidden state to logits: discovered by watching the model, then held against the model itself."""
+"""From a hidden state to logits: the modules after the last block, or else the model itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,11 +12,10 @@ from torch import Tensor, nn
 
 from dynstat.errors import DynstatError
 
-from .capture import body_of, states, with_state
+from .capture import state_of, with_state
 
-# Largest difference allowed, relative to the spread of the model's logits: rounding and no more.
-TOLERANCE = 1e-5
-_PROBE = 7
+# Rows of one forward pass of the slow read-out.
+_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class ReadOut:
     Attributes
     ----------
     chain : tuple of Module
-        What the model calls after its last block: final norm, projections, head.
+        What the model calls after its last block: final norm, projections, head; float32 copies where
+        the model is of half precision.
     pre_head : float
         Divisor of the state before the head (1 in nearly all models).
     scale : float
@@ -34,6 +35,8 @@ class ReadOut:
         c in c·tanh(x / c), applied last.
     skip_norm : bool
         Leave the norms of the chain out: the variant ``no_norm``.
+    streams : tuple of int
+        Shape of a state inside the model where it is not one row of numbers: several residual streams.
     """
 
     chain: tuple[nn.Module, ...]
@@ -41,6 +44,7 @@ class ReadOut:
     scale: float = 1.0
     soft_cap: float | None = None
     skip_norm: bool = False
+    streams: tuple[int, ...] = ()
 
     @property
     def linear(self) -> nn.Linear | None:
@@ -50,7 +54,7 @@ class ReadOut:
 
     def features(self, state: Tensor) -> Tensor:
         """Return the input of the last module of the chain, shape (..., width of the head)."""
-        x = state
+        x = state.unflatten(-1, self.streams) if self.streams else state
         for module in self.chain[:-1]:
             if not (self.skip_norm and is_norm(module)):
                 x = module(x)
@@ -70,7 +74,7 @@ class ReadOut:
 
     def without_norm(self) -> ReadOut:
         """Return the variant that leaves the final norm out."""
-        return ReadOut(self.chain, self.pre_head, self.scale, self.soft_cap, skip_norm=True)
+        return replace(self, skip_norm=True)
 
     def describe(self) -> str:
         """Name the steps, for provenance."""
@@ -81,67 +85,74 @@ class ReadOut:
         return " -> ".join(steps)
 
 
+class SlowReadOut:
+    """Turn states into logits by letting the model finish: right by construction, a forward pass a state.
+
+    The last block is made to put out the state, whatever it was given, and the model goes on from there.
+    Every state is a sequence of one token of its own, so nothing mixes them.
+
+    Parameters
+    ----------
+    lm : Module
+        Causal model; it computes in its own number format.
+    blocks : list of Module
+        Its layers.
+    """
+
+    linear = None
+
+    def __init__(self, lm: Any, blocks: list[nn.Module]) -> None:
+        self.lm = lm
+        self.blocks = blocks
+
+    def features(self, state: Tensor) -> Tensor:
+        """Return the state as it is: no part of the way to the logits is known."""
+        return state
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """Return the logits as they are: the model has finished them."""
+        return logits
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """Return logits, shape (..., row of the head), of states of shape (..., width)."""
+        flat = state.reshape(-1, 1, state.shape[-1])
+        # A model cannot read nothing, so that an empty state goes in as one row of zeros and out as none.
+        parts = (flat if len(flat) else flat.new_zeros((1, *flat.shape[1:]))).split(_ROWS)
+        # Which token stands there does not matter: what the blocks make of it is replaced.
+        ids = torch.ones((len(parts[0]), 1), dtype=torch.int64, device=self.lm.device)
+        logits = [oracle(self.lm, self.blocks, ids[: len(p)], p).to(state.dtype) for p in parts]
+        return torch.cat(logits)[: len(flat)].reshape(*state.shape[:-1], logits[0].shape[-1])
+
+    def without_norm(self) -> ReadOut:
+        """Refuse the variant without the final norm.
+
+        Raises
+        ------
+        DynstatError
+            X207, since no norm is known that could be left out.
+        """
+        raise DynstatError(
+            "X207",
+            f"{type(self.lm).__name__} cannot be read without its final norm",
+            where="readout no_norm",
+            found="a read-out that is not a chain of modules, so that the model itself is asked",
+            expected="a final norm that can be left out",
+            mend="leave `no_norm` out of `readouts:` for this model",
+        )
+
+    def describe(self) -> str:
+        """Name the way, for provenance."""
+        return f"{type(self.lm).__name__} itself, from its last block on (slow read-out)"
+
+
 def is_norm(module: nn.Module) -> bool:
     """Say whether a module is a normalisation, by the name of its class."""
     return "norm" in type(module).__name__.lower()
 
 
-def trace(lm: Any, blocks: list[nn.Module], where: str = "") -> ReadOut:
-    """Discover the read-out of a model and verify it.
-
-    The modules called after the last block are recorded during one forward pass; scalar steps come from
-    the config, in the reading that the model confirms. The result must give the model's own logits from
-    the last state, and at the input of the first block and a middle layer what the model gives when its
-    last block puts out that state instead.
-
-    Raises
-    ------
-    DynstatError
-        X207 where the read-out differs from the model.
-    """
-    rows = lm.get_input_embeddings().weight.shape[0]
-    ids = (torch.arange(_PROBE, device=lm.device)[None] * 37 + 11) % rows
-    chain = _called_after(lm, blocks[-1], ids)
-    captured = states(body_of(lm, blocks), blocks, ids)
-    layers = sorted({0, len(blocks) // 2, len(blocks)})
-    truths = [(layer, captured[layer], oracle(lm, blocks, ids, captured[layer])) for layer in layers]
-    refusals = []
-    for readout in _candidates(chain, lm.config.get_text_config()):
-        refusal = _refusal(readout, truths, where)
-        if refusal is None:
-            return readout
-        refusals.append(refusal)
-    raise refusals[0]
-
-
-def _candidates(chain: tuple[nn.Module, ...], config: Any) -> Iterator[ReadOut]:
-    """Yield readings of the config's scalars, likeliest first: one name means different things in models."""
-    cap = getattr(config, "final_logit_softcapping", None)
-    base = getattr(config, "dim_model_base", None)
-    if base:  # MiniCPM3
-        yield ReadOut(chain, pre_head=config.hidden_size / base, soft_cap=cap)
-    scaling = float(getattr(config, "logits_scaling", None) or 1.0)
-    factor = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
-    # Granite divides by it, HyperCLOVA X multiplies, MiniCPM3 gives the divisor before the head this name.
-    for scale in dict.fromkeys((factor / scaling, factor * scaling, factor, 1.0)):
-        yield ReadOut(chain, scale=scale, soft_cap=cap)
-
-
-def _refusal(
-    readout: ReadOut, truths: Sequence[tuple[int, Tensor, Tensor]], where: str
-) -> DynstatError | None:
-    for layer, state, truth in truths:
-        try:
-            with torch.inference_mode():
-                error = relative_error(readout(state), truth)
-        except Exception as e:  # a chain that does not fit fails in any way
-            return _differs(where, layer, f"{type(e).__name__}: {e}", readout)
-        if not error <= TOLERANCE:
-            return _differs(where, layer, f"{error:.1e} of the spread of the logits", readout)
-    return None
-
-
-def oracle(lm: Any, blocks: list[nn.Module], ids: Tensor, state: Tensor) -> Tensor:
+def oracle(
+    lm: Any, blocks: list[nn.Module], ids: Tensor, state: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     """Return what the model says when its last block puts out `state`: the definition of the lens.
 
     Parameters
@@ -154,21 +165,39 @@ def oracle(lm: Any, blocks: list[nn.Module], ids: Tensor, state: Tensor) -> Tens
         Any ids of the right shape.
     state : Tensor, shape (row, token, width)
         State to be read.
+    dtype : torch.dtype, optional
+        Number format in which it is put out; the last block's own where none is given.
 
     Returns
     -------
     Tensor, shape (row, token, row of the head)
     """
 
-    def replace(_: nn.Module, __: Any, output: Any) -> Any:
-        return with_state(output, state)
+    def replace_output(_: nn.Module, __: Any, output: Any) -> Any:
+        return with_state(output, state.to(dtype or state_of(output).dtype))
 
-    handle = blocks[-1].register_forward_hook(replace)
+    handle = blocks[-1].register_forward_hook(replace_output)
     try:
         with torch.inference_mode():
             return lm(input_ids=ids, use_cache=False).logits
     finally:
         handle.remove()
+
+
+@contextmanager
+def swapped(modules: tuple[nn.Module, ...], copies: tuple[nn.Module, ...]) -> Iterator[None]:
+    """Let modules compute with the tensors of their copies for a while."""
+    pairs = [
+        p for a, b in zip(modules, copies, strict=True) for p in zip(a.modules(), b.modules(), strict=True)
+    ]
+    kept = [(own._parameters, own._buffers) for own, _ in pairs]
+    try:
+        for own, copy in pairs:
+            own._parameters, own._buffers = copy._parameters, copy._buffers
+        yield
+    finally:
+        for (own, _), (parameters, buffers) in zip(pairs, kept, strict=True):
+            own._parameters, own._buffers = parameters, buffers
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:
@@ -183,43 +212,3 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
         return 0.0
     spread = float(truth[finite].max() - truth[finite].min())
     return float((found - truth)[finite].abs().max()) / max(spread, torch.finfo(truth.dtype).tiny)
-
-
-def _differs(where: str, layer: int, found: str, readout: ReadOut) -> DynstatError:
-    return DynstatError(
-        "X207",
-        f"the read-out of {where!r} differs from the model at layer {layer}",
-        where=readout.describe(),
-        found=found,
-        expected=f"at most {TOLERANCE:g}",
-        mend="this architecture is not supported",
-    )
-
-
-def _called_after(lm: Any, last: nn.Module, ids: Tensor) -> tuple[nn.Module, ...]:
-    """List the outermost modules that one forward pass calls after `last` is done."""
-    chain: list[nn.Module] = []
-    now: dict[str, Any] = {"after": False, "inside": None}
-
-    def enter(module: nn.Module, _: Any) -> None:
-        if now["after"] and now["inside"] is None:
-            now["inside"] = module
-            chain.append(module)
-
-    def leave(module: nn.Module, _: Any, __: Any) -> None:
-        if module is last:
-            now["after"] = True
-        elif module is now["inside"]:
-            now["inside"] = None
-
-    handles = []
-    for module in lm.modules():
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    try:
-        with torch.inference_mode():
-            lm(input_ids=ids, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    # Dropout is called too and does nothing in evaluation mode.
-    return tuple(m for m in chain if not isinstance(m, (nn.Dropout, nn.Identity)))

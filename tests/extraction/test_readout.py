@@ -7,13 +7,15 @@ torch = pytest.importorskip("torch")
 import transformers  # noqa: E402
 
 from dynstat import DynstatError, data_path  # noqa: E402
+from dynstat.errors import DynstatWarning  # noqa: E402
 from dynstat.extraction.capture import blocks_of, states  # noqa: E402
+from dynstat.extraction.discovery import trace  # noqa: E402
 from dynstat.extraction.encoding import Encoder  # noqa: E402
 from dynstat.extraction.lens import measure  # noqa: E402
 from dynstat.extraction.models import Loaded  # noqa: E402
 from dynstat.extraction.panel import ModelSpec  # noqa: E402
 from dynstat.extraction.reading import read_runs  # noqa: E402
-from dynstat.extraction.readout import ReadOut, oracle, relative_error, trace  # noqa: E402
+from dynstat.extraction.readout import ReadOut, SlowReadOut, oracle, relative_error  # noqa: E402
 from dynstat.extraction.training.architectures import ARCHITECTURES  # noqa: E402
 from dynstat.extraction.variants import Variant  # noqa: E402
 
@@ -107,13 +109,61 @@ def test_known_traps_of_the_read_out(trap):
         assert relative_error(plain(captured[-1]), readout(captured[-1])) > 0.1, "the step must matter here"
 
 
-def test_a_read_out_that_differs_is_refused(monkeypatch):
-    one = "dynstat.extraction.readout._candidates"
-    monkeypatch.setattr(one, lambda chain, config: [ReadOut(chain, scale=1.001), ReadOut(chain[:1])])
+def test_a_chain_that_differs_gives_way_to_the_model_itself(monkeypatch):
+    """Said aloud, with what differs and by how much; and then as right as the model."""
+    one = "dynstat.extraction.discovery._candidates"
+    monkeypatch.setattr(one, lambda chain, config, rows: [ReadOut(chain, scale=1.001), ReadOut(chain[:1])])
     lm = tiny("llama")
+    with pytest.warns(
+        DynstatWarning, match=r"'test'.*forward pass for every layer.*x 1.001.*e-04 of the spread"
+    ):
+        readout, captured = check(lm)
+    assert isinstance(readout, SlowReadOut) and readout.linear is None
+    assert "LlamaForCausalLM itself" in readout.describe() and "slow" in readout.describe()
+    chain = ReadOut((lm.model.norm, lm.lm_head))
+    torch.testing.assert_close(readout(captured), chain(captured), rtol=1e-5, atol=1e-5)
+    state = captured[1, 0]
+    torch.testing.assert_close(readout.finish(readout.features(state)), state)
+    assert readout(state[0]).shape == (1024,) and readout(state[:0]).shape == (0, 1024)
     with pytest.raises(DynstatError) as e:
-        trace(lm, blocks_of(lm), "llama")
-    assert e.value.code == "X207"
+        readout.without_norm()
+    assert e.value.code == "X207" and "no_norm" in e.value.mend
+
+
+class Odd(transformers.LlamaForCausalLM):
+    """Logits scaled by a number of its own, which is neither a module nor in the config."""
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.logits = 3.0 * out.logits.sinh()
+        return out
+
+
+class Depends(transformers.LlamaForCausalLM):
+    """Logits that depend on where a token stands."""
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.logits = out.logits * torch.arange(1.0, out.logits.shape[1] + 1)[:, None]
+        return out
+
+
+def make(kind):
+    torch.manual_seed(0)
+    lm = kind(transformers.LlamaConfig(**_small()))
+    for parameter in lm.requires_grad_(False).parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    return lm.eval()
+
+
+def test_an_odd_model_is_read_by_itself_and_one_that_looks_elsewhere_is_refused():
+    with pytest.warns(DynstatWarning, match="the model itself"):
+        readout, _ = check(make(Odd))
+    assert isinstance(readout, SlowReadOut)
+    with pytest.raises(DynstatError) as e:
+        trace(lm := make(Depends), blocks_of(lm), "depends")
+    assert e.value.code == "X207" and "more than the last state" in e.value.what
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.modules())
 
 
 def test_no_norm_leaves_the_norm_out():
