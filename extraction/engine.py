@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-# Bytes of one buffer of logits on a CPU: about half of a last-level cache.
-BLOCK_BYTES = 4 << 20
-GPU_BLOCK_BYTES = 64 << 20
+import torch
+
+from dynstat.errors import DynstatError
+
+from .matmul import KERNELS, multiplier, usable
+
+# Bytes of one buffer of logits. On a CPU three of them stay near the size of a last-level cache, and a matmul
+# has the rows it needs to be fast.
+BLOCK_BYTES = 16 << 20
+GPU_BLOCK_BYTES = 256 << 20
+
+# What is timed: 64 tokens of a small model, a third of its vocabulary.
+_SHAPE = (64, 576, 16_384)
+_REPEATS = 4
 
 
 @dataclass(frozen=True)
@@ -34,14 +47,89 @@ class Engine:
         return dict(vars(self))
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Engine:
-        """Make it of the mapping that a store holds; TypeError where that names something else."""
-        return cls(**value)
+    def from_dict(cls, mapping: Mapping[str, Any]) -> Engine:
+        """Return the engine that :meth:`as_dict` gave.
 
-    def check(self, where: object, device: str = "cpu") -> None:
-        """Raise X217 where this machine cannot compute so."""
+        Raises
+        ------
+        ValueError
+            Where a key is missing or strange, or a value is none that an engine has.
+        """
+        if set(mapping) != set(cls().as_dict()):
+            raise ValueError(f"an engine has {', '.join(cls().as_dict())}, not {', '.join(mapping)}")
+        kernel, numbers = mapping["kernel"], (mapping["threads"], mapping["block_bytes"])
+        if kernel not in KERNELS:
+            raise ValueError(f"no kernel is called {kernel!r}")
+        if any(type(n) is not int or n < 1 for n in numbers):
+            raise ValueError("threads and block_bytes are whole numbers above 0")
+        return cls(kernel, *numbers)
+
+    def check(self, where: str | Path, device: str = "cpu") -> None:
+        """Refuse an engine that this machine does not have: its numbers would be other ones.
+
+        Parameters
+        ----------
+        where : str or Path
+            The store.
+        device : {"cpu", "cuda"}, optional
+            Where the panel is computed.
+
+        Raises
+        ------
+        DynstatError
+            X217.
+        """
+        if usable(self.kernel, device):
+            return
+        raise DynstatError(
+            "X217",
+            f"the store was begun with the matmul kernel {self.kernel!r}, which this machine does not have",
+            where=str(where),
+            found=f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, device {device}",
+            expected=f"a machine whose torch has {self.kernel!r}",
+            mend="go on where the store was begun, or begin another store here: the last digits differ",
+        )
 
 
-def choose(threads: int, device: str) -> Engine:
-    """Choose the engine of a new store by timing what this machine offers."""
-    return Engine(threads=threads, block_bytes=BLOCK_BYTES if device == "cpu" else GPU_BLOCK_BYTES)
+def choose(threads: int, device: str = "cpu") -> Engine:
+    """Choose the engine of a new store by timing what this machine offers, about 50 ms.
+
+    Parameters
+    ----------
+    threads : int
+        Threads of torch.
+    device : {"cpu", "cuda"}, optional
+        Where the panel is computed; a GPU has one kernel.
+
+    Returns
+    -------
+    Engine
+    """
+    if device != "cpu":
+        return Engine("linear", threads, GPU_BLOCK_BYTES)
+    candidates = [kernel for kernel in KERNELS if usable(kernel)]
+    if len(candidates) == 1:
+        return Engine(candidates[0], threads, BLOCK_BYTES)
+    seconds = _times(candidates, threads)
+    return Engine(min(seconds, key=lambda kernel: seconds[kernel]), threads, BLOCK_BYTES)
+
+
+def _times(kernels: list[str], threads: int) -> dict[str, float]:
+    rows, width, vocabulary = _SHAPE
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, width, generator=generator)
+    # Values do not matter to the time; drawing all of them would take longer than the matmul.
+    weight = torch.randn(64, width, generator=generator).repeat(vocabulary // 64, 1)
+    before = torch.get_num_threads()
+    best = dict.fromkeys(kernels, float("inf"))
+    try:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            for _ in range(_REPEATS):  # in turn, so that another process disturbs them alike
+                for kernel in kernels:
+                    started = time.perf_counter()
+                    multiplier(kernel)(x, weight, None)
+                    best[kernel] = min(best[kernel], time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(before)
+    return best

@@ -1,12 +1,13 @@
 """Measure states: geometry by the definitions, distributions block by block through the lens.
 
-Never more than two layers of one block of tokens are held as distributions, so memory grows with neither
-the number of layers nor the number of tokens times the vocabulary.
+The points of a batch are read in blocks, the last layer first, since others are compared with it, then each
+layer down. Of a block no more is held than the logits of one layer, those of the last layer where something
+is compared with it, and what else a metric compares with: memory grows with neither the number of layers nor
+the number of tokens times the vocabulary. Statistics go through smaller pieces, which stay in the cache.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,33 +16,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynstat.registry import METRICS, Metric, parse_metric
-
+from .definitions import from_states
 from .device import to_numpy
-from .engine import BLOCK_BYTES, GPU_BLOCK_BYTES, Engine
-from .kernels import Reading
+from .distributions import Buffers
+from .engine import Engine
+from .matmul import multiplier
 from .models import Loaded
+from .points import Points
 from .reading import Runs
+from .requests import Request, requests
+from .sweep import Sweep
 from .variants import Variant
 
 # A matmul wants at least 32 rows.
-_LEAST_ROWS = 32
+LEAST_ROWS = 32
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was read at every point of some sequences of equal length.
+    """What was read at every point of some sequences.
 
     Attributes
     ----------
     values : mapping of str to ndarray of float32, shape (row, token, layer)
-        By variable name; NaN where the definition has no value or something is not finite.
+        By variable name; NaN where the definition has no value, something is not finite, or padding lies.
     top1_id : ndarray of int32, shape (row, token, layer)
-        Most probable next token, -1 where logits are not finite.
+        Most probable next token, -1 where logits are not finite, and at padding.
     log_probability : ndarray of float32, shape (row, token)
         Of the token read given those before it, NaN at the first.
     finite : ndarray of bool, shape (row, token, layer)
-        Whether every value of the point could be computed.
+        Whether every value of the point could be computed; true at padding.
     """
 
     values: Mapping[str, np.ndarray]
@@ -66,7 +70,7 @@ def measure(
     runs : Runs
         The tokens read and their states, on the device of the model.
     metrics : sequence of mapping
-        As in :class:`Panel`.
+        As in :class:`Panel`; ``as`` names the variable where it is not the metric's own name.
     variants : sequence of Variant, optional
         Ways of reading, the plain one first.
     engine : Engine, optional
@@ -75,25 +79,30 @@ def measure(
     Returns
     -------
     Measured
+        A metric that is not defined for a variant is left out of it: see :func:`requests.offered`.
+
+    Raises
+    ------
+    DynstatError
+        X222 where a metric of the user's own fails.
     """
-    parsed = [parse_metric(m) for m in metrics]
-    states = torch.stack([runs.layer(i) for i in range(runs.layers)])
-    values: dict[str, np.ndarray] = {}
-    for metric, options in parsed:
-        if "states" in metric.inputs:
-            values[metric.name] = _geometry(metric, options, states)
-    wanted = [(m, o) for m, o in parsed if "logits" in m.inputs]
-    plain = _read(model, model.readout, runs.ids, states, wanted)
-    values |= plain.values
-    for v in variants[1:]:
-        readout = model.readout.without_norm() if v.skip_norm else model.readout
-        variant = _read(model, readout, runs.ids, states, wanted)
-        values |= {f"{name}__{v.name}": array for name, array in variant.values.items()}
-    finite = plain.finite & np.isfinite(to_numpy(states.sum(-1, dtype=torch.float64).permute(1, 2, 0)))
-    return Measured(values, plain.top1_id, plain.log_probability, _reach(finite))
+    wanted = [requests(metrics, v) for v in variants]
+    with torch.inference_mode():
+        points = Points(runs)
+        found = _read(model, runs, points, variants, wanted, engine)
+    shape = (*runs.ids.shape, runs.layers)
+    finite = points.spread(to_numpy(found.finite).T, True)
+    values = {name: points.spread(to_numpy(array).T, np.nan) for name, array in found.values.items()}
+    values |= from_states(runs, [r for r in wanted[0] if r.of_states], finite)
+    top1 = points.spread(to_numpy(found.top1).T, -1)
+    spoken = points.spread(to_numpy(found.log_probability), np.nan)
+    log_probability = np.full(shape[:2], np.nan, np.float32)
+    log_probability[:, 1:] = spoken[:, :-1]
+    compared = any("final_logits" in r.metric.inputs for part in wanted for r in part)
+    return Measured(values, top1, log_probability, _reach(finite, compared))
 
 
-def _reach(finite: np.ndarray) -> np.ndarray:
+def _reach(finite: np.ndarray, compared: bool) -> np.ndarray:
     """Take out the points whose values need a neighbour that is not finite."""
     out = finite.copy()
     out[:, 1:] &= finite[:, :-1]
@@ -101,79 +110,144 @@ def _reach(finite: np.ndarray) -> np.ndarray:
     out[:, :, :-1] &= finite[:, :, 1:]
     # A token has no log-probability where the distribution before it is not finite.
     out[:, 1:] &= finite[:, :-1, -1:]
+    if compared:
+        out &= finite[:, :, -1:]
     return out
 
 
-def _geometry(metric: Metric, options: Mapping[str, Any], states: Tensor) -> np.ndarray:
-    function = metric.resolve()
-    known = inspect.signature(function).parameters
-    layers = [
-        function(to_numpy(states[i]), **{k: v for k, v in options.items() if k in known})
-        for i in range(states.shape[0])
-    ]
-    return np.stack(layers, -1).astype(np.float32)
+@dataclass
+class _Found:
+    """Results by point, on the device."""
+
+    values: dict[str, Tensor]
+    top1: Tensor
+    log_probability: Tensor
+    finite: Tensor
 
 
 def _read(
     model: Loaded,
-    readout: Callable[[Tensor], Tensor],
-    ids: Tensor,
-    states: Tensor,
-    metrics: Sequence[tuple[Metric, Mapping[str, Any]]],
-) -> Measured:
-    n_layers, rows, length, width = states.shape
-    n = rows * length
-    flat = states.reshape(n_layers, n, width)
-    following = torch.zeros_like(ids)
-    following[:, :-1] = ids[:, 1:]
-    device = states.device
-    place = torch.zeros(model.encoder.valid[-1] + 1, dtype=torch.int64, device=device)
-    valid = torch.tensor(model.encoder.valid, device=device)
-    place[valid] = torch.arange(len(valid), device=device)
-    target = place[following.reshape(-1)]
-    out = {m.name: np.full((n, n_layers), np.nan, np.float32) for m, _ in metrics}
-    top1 = np.full((n, n_layers), -1, np.int32)
-    finite = np.zeros((n, n_layers), bool)
-    spoken = np.full(n, np.nan)
-    block_bytes = BLOCK_BYTES if device.type == "cpu" else GPU_BLOCK_BYTES
-    step = max(_LEAST_ROWS, block_bytes // (4 * len(valid)))
-    contiguous = model.encoder.valid[-1] + 1 == len(valid)
-    with torch.inference_mode():
-        for start in range(0, n, step):
-            block = slice(start, min(start + step, n))
-            before: Reading | None = None
-            for layer in range(n_layers):
-                logits = readout(flat[layer, block])
-                reading = Reading(logits[:, : len(valid)] if contiguous else logits[:, valid])
-                good = to_numpy(reading.finite)
-                finite[block, layer] = good
-                top1[block, layer] = np.where(good, to_numpy(valid[reading.top1_id]), -1)
-                for metric, options in metrics:
-                    if "next_logits" not in metric.inputs:
-                        out[metric.name][block, layer] = np.where(
-                            good, _apply(metric, options, reading), np.nan
-                        )
-                    elif before is not None:
-                        both = good & finite[block, layer - 1]
-                        value = _apply(metric, options, before, reading)
-                        out[metric.name][block, layer - 1] = np.where(both, value, np.nan)
-                before = reading
-            assert before is not None
-            spoken[block] = np.where(good, to_numpy(before.log_probability(target[block])), np.nan)
-    log_probability = np.full((rows, length), np.nan, np.float32)
-    log_probability[:, 1:] = np.minimum(spoken.reshape(rows, length)[:, :-1], 0.0)
-    shape = (rows, length, n_layers)
-    return Measured(
-        {name: array.reshape(shape) for name, array in out.items()},
-        top1.reshape(shape),
-        log_probability,
-        finite.reshape(shape),
+    runs: Runs,
+    points: Points,
+    variants: Sequence[Variant],
+    wanted: Sequence[Sequence[Request]],
+    engine: Engine,
+) -> _Found:
+    n, layers, device = points.n, runs.layers, runs.own.device
+    columns = Columns(model, device)
+    found = _Found(
+        {
+            r.name: torch.full((layers, n), torch.nan, device=device)
+            for part in wanted
+            for r in part
+            if not r.of_states
+        },
+        torch.full((layers, n), -1, dtype=torch.int32, device=device),
+        torch.full((n,), torch.nan, device=device),
+        torch.zeros((layers, n), dtype=torch.bool, device=device),
     )
+    next_token, followed = points.following()
+    target = columns.place(next_token)
+    step = max(LEAST_ROWS, engine.block_bytes // (4 * columns.size))
+    groups = _groups(variants)
+    ways = [lens_of(model, variants[members[0]], columns, engine) for members in groups]
+    buffers = Buffers()
+    for start, stop in points.blocks(step):
+        for members, way in zip(groups, ways, strict=True):
+            sweep = Sweep(
+                [(variants[i], [r for r in wanted[i] if not r.of_states]) for i in members],
+                target[start:stop],
+                followed[start:stop],
+                layers,
+                buffers,
+            )
+            for layer in reversed(range(layers)):
+                sweep.read(layer, *way(layer, points.states(layer, start, stop)))
+            sweep.write(found.values, start, stop)
+            if 0 in members:
+                plain = sweep.plain
+                found.finite[:, start:stop] = plain.finite
+                found.top1[:, start:stop] = columns.ids(plain.top1, plain.finite)
+                found.log_probability[start:stop] = plain.spoken
+    for start, stop in points.blocks(4096):
+        for layer in range(layers):
+            state = points.states(layer, start, stop)
+            found.finite[layer, start:stop] &= state.sum(-1, dtype=torch.float64).isfinite()
+    return found
 
 
-def _apply(metric: Metric, options: Mapping[str, Any], *readings: Reading) -> np.ndarray:
-    kernel = METRICS.kernel(metric.id)
-    if kernel is not None and options.get("kind", "jsd") == "jsd":
-        return to_numpy(kernel(*readings, **options))
-    # No kernel for it: the definition itself, in NumPy.
-    return np.asarray(metric.resolve()(*(to_numpy(r.logits) for r in readings), **options))
+def _groups(variants: Sequence[Variant]) -> list[list[int]]:
+    """Put together the variants that have the same logits but for a factor."""
+    groups: dict[tuple[bool, int], list[int]] = {}
+    for i, v in enumerate(variants):
+        groups.setdefault((v.skip_norm, id(v.translate)), []).append(i)
+    return list(groups.values())
+
+
+class Columns:
+    """The valid tokens among the rows of the head.
+
+    Parameters
+    ----------
+    model : Loaded
+        Its encoder says which ids are tokens.
+    device : torch.device
+        Where indices are held.
+    """
+
+    def __init__(self, model: Loaded, device: torch.device) -> None:
+        valid = model.encoder.valid
+        self.size = len(valid)
+        #: Whether the valid tokens are the first rows, so that the others need not be computed.
+        self.contiguous = valid[-1] + 1 == len(valid)
+        self._valid = torch.tensor(valid, device=device)
+        self._place = torch.zeros(valid[-1] + 1, dtype=torch.int64, device=device)
+        self._place[self._valid] = torch.arange(len(valid), device=device)
+
+    def place(self, ids: Tensor) -> Tensor:
+        """Return the column of ids."""
+        return self._place[ids]
+
+    def ids(self, columns: Tensor, there: Tensor) -> Tensor:
+        """Return the id of columns, -1 where `there` is false, int32."""
+        return torch.where(there, self._valid[columns].to(torch.int32), -1)
+
+    def select(self, logits: Tensor) -> Tensor:
+        """Return the columns of valid tokens of logits over all rows of the head."""
+        if not self.contiguous:
+            return logits[:, self._valid]
+        return logits if logits.shape[-1] == self.size else logits[:, : self.size]
+
+
+def lens_of(
+    model: Loaded, variant: Variant, columns: Columns, engine: Engine
+) -> Callable[[int, Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]:
+    """Return the way from states to logits of a variant.
+
+    Returns
+    -------
+    callable
+        ``(layer, states of shape (n, width)) -> logits of shape (n, valid tokens), finish``; `finish` does
+        in place, to a part of the rows, what the model does to its logits in the end.
+    """
+    readout = model.readout.without_norm() if variant.skip_norm else model.readout
+    head = readout.linear
+    if head is None:
+        weight = bias = None
+    else:
+        rows = columns.size if columns.contiguous else head.weight.shape[0]
+        weight = head.weight[:rows].float()
+        bias = None if head.bias is None else head.bias[:rows].float()
+    product = multiplier(engine.kernel)
+
+    def nothing(logits: Tensor) -> Tensor:
+        return logits
+
+    def multiply(layer: int, state: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        if variant.translate is not None:
+            state = variant.translate(layer, state)
+        if weight is None:
+            return columns.select(readout(state).float()), nothing
+        return columns.select(product(readout.features(state).float(), weight, bias)), readout.finish
+
+    return multiply

@@ -47,9 +47,10 @@ def test_entry_is_complete(entry):
         assert entry.dtype == "int8" and (entry.valid_min, entry.valid_max) == (-1, len(entry.flags) - 1)
         assert all(re.fullmatch(r"\w+", f) for f in entry.flags)
     for mark in entry.undefined:
-        assert re.fullmatch(r"first_tokens:\d+|last_layer|frozen|missing_input", mark)
+        assert re.fullmatch(r"first_tokens:\d+|last_layer|last_token|frozen|missing_input", mark)
     for source in entry.inputs:
-        assert source in ("states", "logits", "next_logits", "tokens") or source in METRICS
+        read = ("states", "logits", "next_logits", "final_logits", "next_token", "tokens")
+        assert source in read or source in METRICS
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=by_id)

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ..registry import METRICS
 from .build import run_present, token_quality
-from .schema import ALWAYS, DIMS, NONFINITE, OK, RUN, TRUNCATED
+from .schema import ALWAYS, DIMS, NONFINITE, NOT_EXTRACTED, OK, PADDING, RUN, TRUNCATED
 
 
 def undefined_marks(variable: xr.DataArray) -> tuple[str, ...]:
@@ -63,6 +63,9 @@ class Gaps:
             elif mark == "last_layer" and variable.dims == DIMS:
                 never |= np.broadcast_to(self._last, never.shape)
                 maybe |= self._layer_above(bad)
+            elif mark == "last_token":
+                never[:, :, :, -1:] = True
+                maybe |= self._run_ends(variable.dims)
             elif mark == "frozen":
                 maybe |= self._frozen(variable)
             elif mark == "missing_input":
@@ -81,6 +84,13 @@ class Gaps:
         next_stored = np.diff(self._ds["layer"].values) == 1
         above[..., :-1] = bad[..., 1:] | ~next_stored
         return above
+
+    def _run_ends(self, dims: tuple[object, ...]) -> np.ndarray:
+        """Return where the next token of the run is not in the dataset."""
+        gone = np.isin(self._token, (PADDING, TRUNCATED, NOT_EXTRACTED))
+        ends = np.ones_like(gone)
+        ends[..., :-1] = gone[..., 1:]
+        return np.broadcast_to(ends[..., None], self._quality.shape) if dims == DIMS else ends
 
     def _frozen(self, variable: xr.DataArray) -> np.ndarray:
         if "step_length" not in self._ds or variable.dims != DIMS:

@@ -139,6 +139,15 @@ def top2_probability(x: ArrayLike, *, form: str = "logits", valid: int | ArrayLi
     return np.minimum(np.partition(p, -2, axis=-1)[..., -2], 0.5)
 
 
+def margin(x: ArrayLike, *, form: str = "logits", valid: int | ArrayLike | None = None) -> Floats:
+    """Return the lead of the most probable token over the second.
+
+    Shapes and errors as :func:`entropy`; dimensionless, [0, 1]. Formula: ``p_(1) - p_(2)``. Elementary.
+    """
+    leading = top1_probability(x, form=form, valid=valid)
+    return np.maximum(leading - top2_probability(x, form=form, valid=valid), 0.0)
+
+
 def concentration(
     x: ArrayLike, *, k: int = 10, form: str = "logits", valid: int | ArrayLike | None = None
 ) -> Floats:

@@ -117,6 +117,18 @@ add(
     formula="p_(2)",
 )
 add(
+    "margin",
+    "distribution:margin",
+    summary="Lead of the most probable token over the second.",
+    origin="dynstat",
+    reference="elementary; a reading of competition as a difference",
+    long_name="probability of the leading token less that of the runner-up",
+    valid_min=0.0,
+    valid_max=1.0,
+    inputs=("logits",),
+    formula="p_(1) - p_(2)",
+)
+add(
     "concentration",
     "distribution:concentration",
     summary="Mass on the k most probable tokens.",
@@ -207,6 +219,58 @@ add(
     inputs=("logits", "next_logits"),
     undefined=("last_layer",),
     formula="1 - JSD(p^l, p^{l+1}) / ln 2",
+)
+
+# a layer against the last one, and against the token that follows
+add(
+    "kl_to_final",
+    "against:kl_to_final",
+    summary="Divergence of a layer from the last layer, expected by the layer.",
+    origin="dynstat",
+    reference="Kullback & Leibler 1951, Ann. Math. Stat. 22; named with its direction, since both are in use",
+    long_name="Kullback-Leibler divergence KL(layer || last layer)",
+    units="nat",
+    valid_min=0.0,
+    inputs=("logits", "final_logits"),
+    formula="sum_i p_i^l ln(p_i^l / p_i^L), 0 at the last layer",
+)
+add(
+    "kl_from_final",
+    "against:kl_from_final",
+    summary="Divergence of the last layer from a layer, expected by the last layer.",
+    origin="dynstat",
+    reference="Kullback & Leibler 1951, Ann. Math. Stat. 22; the direction of Belrose et al. 2023, "
+    "arXiv:2303.08112",
+    long_name="Kullback-Leibler divergence KL(last layer || layer)",
+    units="nat",
+    valid_min=0.0,
+    inputs=("logits", "final_logits"),
+    formula="sum_i p_i^L ln(p_i^L / p_i^l), 0 at the last layer",
+)
+add(
+    "next_token_rank",
+    "against:next_token_rank",
+    summary="Rank of the token that follows in the text.",
+    origin="dynstat",
+    reference="elementary; read through the lens as in nostalgebraist 2020, interpreting GPT: the logit lens",
+    long_name="rank of the token that follows, 1 for the most probable",
+    valid_min=1.0,
+    inputs=("logits", "next_token"),
+    undefined=("last_token",),
+    formula="1 + #{i : z_i > z_next}",
+)
+add(
+    "next_token_log_probability",
+    "against:next_token_log_probability",
+    summary="Log-probability of the token that follows in the text.",
+    origin="dynstat",
+    reference="elementary; minus the cross-entropy of the lens, as in Belrose et al. 2023, arXiv:2303.08112",
+    long_name="log-probability of the token that follows",
+    units="nat",
+    valid_max=0.0,
+    inputs=("logits", "next_token"),
+    undefined=("last_token",),
+    formula="ln p_next",
 )
 
 # operators

@@ -1,0 +1,158 @@
+"""Metrics that are measured by their definition, in NumPy: geometry, and the user's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynstat.errors import DynstatError
+
+from .device import to_numpy
+from .reading import Runs
+from .requests import Request
+
+# Runs are measured so many bytes of states at a time; the definitions make float64 copies of them.
+_BYTES = 4 << 20
+_SOMEWHERE = ("frozen", "missing_input")
+
+
+def from_states(runs: Runs, requests: Sequence[Request], finite: np.ndarray) -> dict[str, np.ndarray]:
+    """Measure what is made of states, a layer at a time.
+
+    A definition gets ``states``, shape (row, token, width), or ``steps``, shape (row, token - 1, width), the
+    differences of consecutive states, as float32, and returns shape (row, token); one of ``steps`` alone may
+    leave the first token out.
+
+    Parameters
+    ----------
+    runs : Runs
+        The states.
+    requests : sequence of Request
+        Those of states and steps.
+    finite : ndarray of bool, shape (row, token, layer)
+        Where the states are finite.
+
+    Returns
+    -------
+    dict of str to ndarray of float32, shape (row, token, layer)
+
+    Raises
+    ------
+    DynstatError
+        X222.
+    """
+    rows, length = runs.ids.shape
+    out = {r.name: np.full((rows, length, runs.layers), np.nan, np.float32) for r in requests}
+    if not requests or not rows:
+        return out
+    inside = np.arange(length) < to_numpy(runs.lengths)[:, None]
+    step = max(1, _BYTES // max(1, 4 * length * runs.own.shape[-1]))
+    for layer in range(runs.layers):
+        states = runs.layer(layer).float()
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            h = to_numpy(states[part])
+            given = {"states": h}
+            if any("steps" in r.metric.inputs for r in requests):
+                given["steps"] = np.diff(h, axis=1)
+            good = inside[part] & finite[part, :, layer]
+            for r in requests:
+                value = _called(r, [given[i] for i in r.metric.inputs], layer)
+                if set(r.metric.inputs) == {"steps"} and value.shape == (len(h), length - 1):
+                    value = np.concatenate([np.full((len(h), 1), np.nan, value.dtype), value], 1)
+                out[r.name][part, :, layer] = _checked(r, value, good, layer)
+    return out
+
+
+def from_logits(
+    r: Request, layer: int, tensors: Mapping[str, Tensor], good: Mapping[str, Tensor], temperature: float
+) -> Tensor:
+    """Measure what is made of logits and has no kernel, for some points at one layer.
+
+    Parameters
+    ----------
+    r : Request
+        The metric.
+    layer : int
+        Index of the layer.
+    tensors : mapping of str to Tensor
+        ``logits``, ``next_logits`` and ``final_logits``, shape (point, valid token), ``next_token``, the
+        column of the token that follows, shape (point,).
+    good : mapping of str to Tensor of bool, shape (point,)
+        Where each is finite, or there.
+    temperature : float
+        Divisor of the logits.
+
+    Returns
+    -------
+    Tensor of float32, shape (point,)
+        NaN where an input is not good.
+
+    Raises
+    ------
+    DynstatError
+        X222.
+    """
+    arguments = []
+    there = np.ones(len(tensors["logits"]), bool)
+    for name in r.metric.inputs:
+        tensor = tensors[name]
+        if temperature != 1.0 and tensor.is_floating_point():
+            tensor = tensor / temperature
+        arguments.append(to_numpy(tensor))
+        there &= to_numpy(good[name])
+    value = _checked(r, _called(r, arguments, layer), there, layer)
+    return torch.from_numpy(np.where(there, value, np.nan)).to(tensors["logits"].device)
+
+
+def _called(r: Request, arguments: Sequence[np.ndarray], layer: int) -> np.ndarray:
+    function = r.metric.resolve()
+    options: Mapping[str, Any] = r.options
+    if r.metric.origin != "user":
+        # Some options choose what is made of the stored values later.
+        known = inspect.signature(function).parameters
+        options = {k: v for k, v in options.items() if k in known}
+        return np.asarray(function(*arguments, **options))
+    views = [a.view() for a in arguments]
+    for view in views:
+        view.flags.writeable = False  # a function that changes what it is given would change what others get
+    try:
+        with np.errstate(all="ignore"):
+            return np.asarray(function(*views, **options), dtype=np.float64)
+    except Exception as e:
+        raise _fails(r, layer, f"raised {type(e).__name__}: {e}", "values") from e
+
+
+def _checked(r: Request, value: np.ndarray, good: np.ndarray, layer: int) -> np.ndarray:
+    """Return a result as float32, or refuse it where it is the user's own and not what it should be."""
+    if r.metric.origin != "user":
+        return value.astype(np.float32)
+    if value.shape != good.shape:
+        raise _fails(r, layer, f"returned shape {value.shape}", f"shape {good.shape}")
+    bad = good & ~np.isfinite(value)
+    for mark in r.metric.undefined:
+        if mark.startswith("first_tokens:"):
+            bad[:, : int(mark.partition(":")[2])] = False
+        elif mark in _SOMEWHERE:
+            bad[:] = False
+    if bad.any():
+        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        found = f"returned {value[at]} at {at}"
+        raise _fails(r, layer, found, "a finite number, or `undefined` that says where there is none")
+    return np.where(np.isfinite(value), value, np.nan).astype(np.float32)
+
+
+def _fails(r: Request, layer: int, found: str, expected: str) -> DynstatError:
+    return DynstatError(
+        "X222",
+        f"the function of the user's metric {r.metric.id!r} fails",
+        where=f"{r.metric.path}, layer {layer}",
+        found=found,
+        expected=expected,
+        mend="try the function on small random arrays of these shapes: docs/extraction.md names them",
+    )

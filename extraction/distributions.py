@@ -1,0 +1,218 @@
+"""The next-token distributions of some tokens at one layer: statistics in as few passes as they take.
+
+Logits and probabilities are float32. Sums over the vocabulary are float64, of sums of 64 neighbours, and so
+is what is made of them. Nothing is computed before it is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .topk import BLOCK, Maxima
+
+LN2 = math.log(2.0)
+# How many tokens are listed when only those above a threshold are counted: mostly none is left out.
+_LISTED = 16
+
+
+class Buffers:
+    """Memory for passes over the vocabulary, used again and again: contents last until the next use."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, name: str, rows: int, like: Tensor) -> Tensor:
+        """Return the buffer of a name with any contents, shape (rows, columns of `like`)."""
+        held = self._held.get(name)
+        if held is None or len(held) < rows or held.shape[1] != like.shape[1]:
+            held = torch.empty((rows, like.shape[1]), dtype=like.dtype, device=like.device)
+            self._held[name] = held
+        return held[:rows]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What is kept of a layer for the comparison with the layer below it.
+
+    Attributes
+    ----------
+    finite : Tensor of bool, shape (token,)
+        Whether all logits are finite.
+    p : Tensor of float32, shape (token, vocabulary)
+        Probabilities.
+    entropy : Tensor of float64, shape (token,)
+        nat.
+    """
+
+    finite: Tensor
+    p: Tensor
+    entropy: Tensor
+
+
+class Reading:
+    """The distributions of some tokens at one layer, shape (token, vocabulary).
+
+    Parameters
+    ----------
+    logits : Tensor of float32, shape (token, vocabulary)
+        Valid tokens only.
+    buffers : Buffers, optional
+        Where passes write. With it `logits` is overwritten, and what is computed must be read before
+        another reading uses the same buffers.
+    """
+
+    temperature = 1.0
+
+    def __init__(self, logits: Tensor, buffers: Buffers | None = None) -> None:
+        self._maxima = Maxima(logits)
+        self._buffers = buffers
+        #: Whether all logits of a token are finite, shape (token,).
+        self.finite = self._maxima.largest.isfinite() & logits.amin(-1).isfinite()
+        largest = self._maxima.largest[:, None]
+        #: Logits less their maximum, at temperature 1.
+        self.base = logits.sub_(largest) if buffers is not None else logits - largest
+        self._listed: tuple[Tensor, Tensor] | None = None
+
+    def at(self, temperature: float) -> Reading:
+        """Return the same logits divided by a temperature."""
+        other = object.__new__(Reading)
+        other._maxima, other._buffers, other._listed = self._maxima, self._buffers, self._listed
+        other.finite, other.base, other.temperature = self.finite, self.base, temperature
+        return other
+
+    def _buffer(self, name: str) -> Tensor:
+        if self._buffers is None:
+            return torch.empty_like(self.base)
+        return self._buffers.take(name, len(self.base), self.base)
+
+    @cached_property
+    def _mass(self) -> Tensor:
+        """Probabilities up to a factor near 1: torch sums them in float32."""
+        scaled = self.base
+        if self.temperature != 1.0:
+            scaled = torch.div(self.base, self.temperature, out=self._buffer("work"))
+        return torch.softmax(scaled, -1, out=self._buffer("mass"))
+
+    @cached_property
+    def _total(self) -> Tensor:
+        return _sum(self._mass)
+
+    @cached_property
+    def log_total(self) -> Tensor:
+        """Log of the sum of exp(logit - maximum), float64, shape (token,)."""
+        return (self._total / self._mass.gather(-1, self.top1_id[:, None])[:, 0].double()).log()
+
+    @cached_property
+    def p(self) -> Tensor:
+        """Probabilities, float32, shape (token, vocabulary)."""
+        p = self._mass.mul_(self._total.reciprocal().to(self._mass.dtype)[:, None])
+        self.__dict__["_total"] = torch.ones_like(self._total)
+        return p
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Return the expectation of values, which are overwritten, float64."""
+        return _sum(values.mul_(self._mass)) / self._total
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """Entropy in nat, float64, shape (token,)."""
+        work = torch.mul(self._mass, self.base, out=self._buffer("work"))
+        mean = _sum(work) / self._total / self.temperature
+        return (self.log_total - mean).clamp_(min=0.0)
+
+    @cached_property
+    def top1_id(self) -> Tensor:
+        """Index of the most probable token, the first of equals, shape (token,)."""
+        return self._maxima.first(self.base)
+
+    def leading_logits(self, k: int) -> tuple[Tensor, Tensor]:
+        """Return the k largest logits less the maximum, descending, and their tokens, shape (token, k)."""
+        k = min(k, self.base.shape[-1])
+        if self._listed is None or self._listed[0].shape[-1] < k:
+            values, places = self._maxima.top(self.base, k)
+            self._listed = values.double() / self.temperature, places
+        return self._listed[0][:, :k], self._listed[1][:, :k]
+
+    def leading(self, k: int) -> Tensor:
+        """Return the k largest probabilities, descending, float64, shape (token, k)."""
+        return (self.leading_logits(k)[0] - self.log_total[:, None]).exp()
+
+    @cached_property
+    def sum_squares(self) -> Tensor:
+        """Sum of squared probabilities, float64, shape (token,)."""
+        work = torch.mul(self._mass, self._mass, out=self._buffer("work"))
+        return _sum(work) / self._total.square()
+
+    def count_above(self, threshold: float) -> Tensor:
+        """Return the number of tokens above a probability, float64, shape (token,)."""
+        leading = self.leading(max(_LISTED, 0 if self._listed is None else self._listed[0].shape[-1]))
+        above = (leading > threshold).sum(-1).double()
+        if leading.shape[-1] < self.base.shape[-1]:
+            rows = (leading[:, -1] > threshold).nonzero()[:, 0]
+            if len(rows):
+                least = (math.log(threshold) + self.log_total[rows]) * self.temperature
+                above[rows] = _count(self.base[rows] > least.to(self.base.dtype)[:, None])
+        return above
+
+    def log_probability(self, ids: Tensor) -> Tensor:
+        """Return the log-probability of one token each, float64, shape (token,)."""
+        return self.base.gather(-1, ids[:, None])[:, 0].double() / self.temperature - self.log_total
+
+    def rank(self, ids: Tensor) -> Tensor:
+        """Return 1 + the number of tokens more probable than one token each, float64, shape (token,)."""
+        own = self.base.gather(-1, ids[:, None])
+        # The comparison writes floats: counting booleans is several times as slow.
+        return torch.gt(self.base, own, out=self._buffer("work")).sum(-1).double() + 1.0
+
+    def divergence_to(self, other: Reading) -> Tensor:
+        """Return KL(self || other) in nat, float64, shape (token,)."""
+        difference = torch.sub(self.base, other.base, out=self._buffer("work"))
+        mean = self._mean(difference) / self.temperature
+        return (mean - self.log_total + other.log_total).clamp_(min=0.0)
+
+    def synchronisation(self, following: Reading | Followed) -> Tensor:
+        """Return 1 - JSD / ln 2 of two distributions, float64, shape (token,)."""
+        middle = torch.add(self.p, following.p, out=self._buffer("work")).mul_(0.5)
+        total = _sum(middle)  # 1 but for rounding, which would else be counted ln p times
+        # 0 ln 0 is 0: the bound keeps it from being 0 times infinity, and is twice as fast as torch's entr.
+        logs = torch.log(middle, out=self._buffer("logs")).clamp_(min=-1e4)
+        mixed = total.log() - _sum(logs.mul_(middle)) / total
+        divergence = mixed - 0.5 * (self.entropy + following.entropy)
+        return (1.0 - divergence / LN2).clamp_(0.0, 1.0)
+
+    def followed(self, out: Tensor) -> Followed:
+        """Return what the layer below is compared with, its probabilities written to `out`."""
+        return Followed(self.finite, out.copy_(self.p), self.entropy)
+
+    def keep(self, out: Tensor | None = None) -> None:
+        """Let go of the buffers: from here on other readings may be compared with this one.
+
+        Parameters
+        ----------
+        out : Tensor, shape (token, vocabulary), optional
+            Where probabilities are kept, which only a divergence from this distribution takes.
+        """
+        if out is not None:
+            out.copy_(self.p)
+        total = self.log_total, self._total
+        for name in ("_mass", "p"):
+            self.__dict__.pop(name, None)
+        if out is not None:
+            self.__dict__ |= {"_mass": out, "p": out, "log_total": total[0], "_total": total[1]}
+
+
+def _sum(x: Tensor) -> Tensor:
+    """Return sums over the last axis in float64; float32 rounds only within blocks of 64."""
+    whole = x.shape[-1] // BLOCK * BLOCK
+    total = x[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1).sum(-1, dtype=torch.float64)
+    return total if whole == x.shape[-1] else total + x[:, whole:].sum(-1, dtype=torch.float64)
+
+
+def _count(mask: Tensor) -> Tensor:
+    # float32 counts exactly far beyond any vocabulary, and several times as fast as int64.
+    return mask.to(torch.float32).sum(-1).double()
