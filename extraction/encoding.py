@@ -86,16 +86,36 @@ def encoder(source: Source, panel: Panel) -> Encoder:
         raise
     except Exception as e:  # every library below has its own classes for a bad file
         raise DynstatError("F003", f"the tokenizer cannot be read: {e}", where=where) from e
+    return encoder_of(tokenizer, panel.start_token, where)
+
+
+def encoder_of(tokenizer: Any, start_token: str, where: str) -> Encoder:
+    """Make the encoder of a tokenizer object and settle its start token.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        Used without its own special tokens.
+    start_token : str
+        "none", "bos", or the text of a token.
+    where : str
+        Whose it is, for errors.
+
+    Raises
+    ------
+    DynstatError
+        X203 (the start token is not one token of it).
+    """
     vocabulary = tokenizer.get_vocab()
     start: tuple[int, ...] = ()
-    if panel.start_token != "none":
-        token = tokenizer.bos_token if panel.start_token == "bos" else panel.start_token
+    if start_token != "none":
+        token = tokenizer.bos_token if start_token == "bos" else start_token
         if token not in vocabulary:
             raise DynstatError(
                 "X203",
                 "the start token is not in the tokenizer",
                 where=where,
-                found=panel.start_token,
+                found=start_token,
                 expected="a token of the tokenizer, bos where it has one, or none",
                 mend="correct `start_token:`",
             )

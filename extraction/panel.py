@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -211,15 +211,7 @@ class Panel:
                 found=self.split,
                 mend="name a split that the file holds",
             )
-        for column in sorted(set().union(*prompts) - _PROMPT_KEYS):
-            if column in COORDINATES or column in ALWAYS or not column.isidentifier():
-                raise DynstatError(
-                    "Y002",
-                    f"{column!r} cannot be a column of prompts",
-                    where=str(self.prompt_file),
-                    expected="a name of letters, digits and _ that the schema does not use",
-                    mend="rename it",
-                )
+        check_columns(prompts, str(self.prompt_file))
         empty = [p["id"] for p in prompts if not p["text"].strip()]
         if empty:
             raise DynstatError(
@@ -327,6 +319,25 @@ class Panel:
                 spec = replace(spec, kind=kind, location=str(place))
             moved.append(spec)
         return replace(self, models=tuple(moved))
+
+
+def check_columns(prompts: Iterable[Mapping[str, Any]], where: str) -> None:
+    """Refuse columns of prompts that cannot become coordinates.
+
+    Raises
+    ------
+    DynstatError
+        Y002.
+    """
+    for column in sorted(set().union(*prompts) - _PROMPT_KEYS):
+        if column in COORDINATES or column in ALWAYS or not column.isidentifier():
+            raise DynstatError(
+                "Y002",
+                f"{column!r} cannot be a column of prompts",
+                where=where,
+                expected="a name of letters, digits and _ that the schema does not use",
+                mend="rename it",
+            )
 
 
 def _sha256(file: Path) -> str:

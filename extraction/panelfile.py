@@ -207,14 +207,14 @@ def _samples(raw: object, budget: int, mode: str, where: str) -> tuple[Sample, .
             return tuple(plain)
         if not isinstance(raw, dict) or set(raw) != {"interventions"}:
             raise bad("samples", raw, "interventions, or nothing, in mode forced", where)
-        return tuple(plain + _disturbed(plain, raw["interventions"], at))
+        return tuple(plain + disturbed_samples(plain, raw["interventions"], at))
     keys = check_keys(raw, {"seeds", "temperatures", "greedy", "interventions"}, at)
     plain = plain_samples(
         keys.get("seeds", []), keys.get("temperatures", []), _flag(keys, "greedy", where), budget, where
     )
     if "interventions" not in keys:
         return tuple(plain)
-    return tuple(plain + _disturbed(plain, keys["interventions"], at))
+    return tuple(plain + disturbed_samples(plain, keys["interventions"], at))
 
 
 def plain_samples(seeds: Any, temperatures: Any, greedy: bool, budget: int, where: str) -> list[Sample]:
@@ -242,8 +242,14 @@ def plain_samples(seeds: Any, temperatures: Any, greedy: bool, budget: int, wher
     ]
 
 
-def _disturbed(plain: list[Sample], raw: object, where: str) -> list[Sample]:
-    """Return every sample under every intervention; the undisturbed ones stay beside them."""
+def disturbed_samples(plain: list[Sample], raw: object, where: str) -> list[Sample]:
+    """Return every sample under every intervention; the undisturbed ones stay beside them.
+
+    Raises
+    ------
+    DynstatError
+        Y002, Y003.
+    """
     if not isinstance(raw, list) or not raw:
         raise bad("interventions", raw, "a list of interventions", where)
     named: dict[str, Intervention] = {}

@@ -1,0 +1,403 @@
+"""One line for a notebook: a model, prompts, and the labelled dataset of what the model did with them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from dynstat.dataset.combine import combine
+from dynstat.errors import DynstatError, DynstatWarning
+from dynstat.files import canonical_hash, canonical_json
+from dynstat.registry import Metric
+
+from .batches import plan_batches
+from .device import arithmetic
+from .encoding import Encoder, encoder_of, load_tokenizer
+from .engine import choose
+from .given import Prompts, is_file, prompts_from
+from .measures import METRICS_BY_DEFAULT, bad, read_metrics, read_readouts
+from .memory import evaluation
+from .models import Loaded, load, wrap
+from .panel import Intervention, ModelSpec, Panel, Sample
+from .panelfile import disturbed_samples, plain_samples
+from .plan import Plan, _config, _context
+from .provenance import of_model
+from .shard import read_batch
+from .sources import Source, locate, offline
+from .user_metrics import registered
+from .variants import variants_of
+
+MetricLike = str | Mapping[str, Any] | Metric | Callable[..., Any]
+_WHERE = "extract"
+
+
+@dataclass(frozen=True)
+class _Panel(Panel):
+    """A panel of one model that no file describes."""
+
+    given: tuple[Mapping[str, Any], ...] = ()
+
+    def prompts(self) -> list[dict[str, Any]]:
+        return [dict(p) for p in self.given]
+
+    @property
+    def sha256(self) -> str:
+        return canonical_hash({"settings": self.settings(), "prompts": list(self.given)})
+
+
+class _Plan(Plan):
+    """The plan of a model that is loaded already."""
+
+    def __init__(self, panel: _Panel, model: Loaded, context: int | None) -> None:
+        self.panel = panel
+        self.prompts = panel.prompts()
+        self.encoders = [model.encoder]
+        self.inputs = {
+            "prompts": {"sha256": canonical_hash(self.prompts), "split": panel.split, "n": len(self.prompts)},
+            "models": [model.source.identity()],
+            "settings": panel.settings(),
+        }
+        self.batches = plan_batches(panel, 0, model.encoder, context, self.prompts)
+
+
+def extract(
+    model: Any,
+    prompts: Prompts,
+    metrics: Sequence[MetricLike] | MetricLike = METRICS_BY_DEFAULT,
+    *,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    max_new_tokens: int = 0,
+    seeds: Sequence[int] = (),
+    temperatures: Sequence[float] = (),
+    greedy: bool = False,
+    interventions: Sequence[Intervention | Mapping[str, Any]] = (),
+    readouts: Sequence[str | Mapping[str, Any]] = ("logit_lens",),
+    start_token: str = "bos",
+    end_of_text: str = "ignore",
+    truncate: bool = False,
+    nonfinite: str = "error",
+    padding: str = "none",
+    batch_tokens: int = 8192,
+    device: str | None = None,
+    dtype: str | None = None,
+    threads: int | None = None,
+    offline: bool = False,
+    name: str | None = None,
+    progress: bool | Callable[[int, int, str], None] = False,
+) -> xr.Dataset:
+    """Read prompts with a model, let it continue them at will, and return what was measured.
+
+    The same code as ``dynstat extract`` for a panel of one model, without a store: nothing is written to
+    disk. Batches are read one after another, so memory grows with the result and not with the states.
+
+    Parameters
+    ----------
+    model : PreTrainedModel, str or path
+        A causal model of transformers that is in memory, on any device and in any number format; it is left
+        as it was: training mode, hooks, gradients, number format. Or a folder, a GGUF file, a name in the
+        data of dynstat (``"data:models/gpt2-curated-s0"``), or a hub repository with `revision`.
+    prompts : list of str, mapping, DataFrame, str or path
+        Texts; texts by identifier; rows with ``text`` and, at will, ``id``, ``category`` and other columns;
+        one text; or a file as in docs/prompts.md (a path, or a str that ends in ``.csv``).
+    metrics : sequence, optional
+        Names (``"entropy"``, ``"entropy@1"``); mappings with options (``{"metric": "concentration", "k": 5,
+        "as": "concentration_5"}``); functions whose parameters name their inputs (``def spread(states)``);
+        or `dynstat.registry.Metric` entries. The ten of docs/extraction.md by default.
+    tokenizer : PreTrainedTokenizerBase, str or path, optional
+        Needed with a model in memory; else the folder of a tokenizer, where the model's own has none.
+    revision : str, optional
+        Commit or tag of a hub repository: always to be given with one.
+    max_new_tokens : int, optional
+        Tokens written after each prompt; 0 reads the prompts and writes nothing.
+    seeds : sequence of int, optional
+        Seeds of the continuations, each at each temperature.
+    temperatures : sequence of float, optional
+        1.0 where seeds are given alone.
+    greedy : bool, optional
+        Let the most probable tokens be written, too; so it is where no seed is given.
+    interventions : sequence of Intervention or mapping, optional
+        ``{"kind": ..., "target_layer": ..., "dose": ..., "phase": ...}``; every sample is repeated under
+        each, the undisturbed ones stay.
+    readouts : sequence of str or mapping, optional
+        As in a panel: ``"no_norm"``, ``{"readout": "t_matched", "entropy": 3.0}``, ...
+    start_token : str, optional
+        "bos" (none, with a warning, where the tokenizer has no such token), "none", or a token's text.
+    end_of_text : {"ignore", "stop", "suppress"}, optional
+        Whether end of text ends a run.
+    truncate : bool, optional
+        Cut what is longer than the model's context.
+    nonfinite : {"error", "flag"}, optional
+        What happens where states or logits are not finite.
+    padding : {"none", "right"}, optional
+        "right" reads prompts of different lengths together, where nothing is written.
+    batch_tokens : int, optional
+        Most tokens read at once.
+    device : {"cpu", "cuda"}, optional
+        Where a model is loaded, "cpu" by default. A model in memory stays where it is.
+    dtype : {"float32", "bfloat16", "float16"}, optional
+        Number format a model is loaded in, "float32" by default. A model in memory keeps its own.
+    threads : int, optional
+        Threads of torch meanwhile; as they are set now by default.
+    offline : bool, optional
+        Ask nothing of the network.
+    name : str, optional
+        Label on dim ``model``; by default the name of folder, file, repository or architecture.
+    progress : bool or callable, optional
+        True shows a bar on stderr; a callable gets runs done, runs in all, and what is at work.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims (model, prompt, sample, token, layer), docs/schema.md; it passes ``dynstat.verify``. Datasets of
+        several models are joined by ``dynstat.combine``, saved by ``dynstat.save``.
+
+    Raises
+    ------
+    DynstatError
+        X201 to X210, X215, X216, X218 to X222 as for a panel; Y002 and Y003 (arguments), X205 (empty prompt),
+        X211 (prompts of split ``confirmation``, which need a lock).
+
+    Warns
+    -----
+    DynstatWarning
+        Where the tokenizer has no start token.
+
+    Examples
+    --------
+    >>> from dynstat.extraction import extract
+    >>> ds = extract("data:models/gpt2-curated-s0", ["The king said", "A ship came home"], "entropy",
+    ...              tokenizer="data:models/tokenizer")
+    >>> dict(ds.entropy.sizes)["layer"], ds.entropy.attrs["units"]
+    (9, 'nat')
+    """
+    samples = _samples(max_new_tokens, seeds, temperatures, greedy, interventions)
+    rows = prompts_from(prompts)
+    choices: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "end_of_text": (end_of_text, ("ignore", "stop", "suppress")),
+        "nonfinite": (nonfinite, ("error", "flag")),
+        "padding": (padding, ("none", "right") if max_new_tokens == 0 else ("none",)),
+    }
+    for key, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise bad(key, value, " | ".join(allowed), _WHERE)
+    given = [metrics] if isinstance(metrics, (str, Mapping, Metric)) or callable(metrics) else list(metrics)
+    own = [m for m in given if isinstance(m, Metric) or callable(m)]
+    with registered(own) as names, _no_network() if offline else nullcontext():
+        asked = iter(names)
+        specs = read_metrics([next(asked) if m in own else m for m in given], _WHERE)
+        loaded, context = _load(model, tokenizer, revision, start_token, device, dtype, name)
+        chosen, options = read_readouts(list(readouts), (loaded.id,), _place, _WHERE)
+        panel = _Panel(
+            id=loaded.id,
+            title=f"{loaded.id} on {len(rows)} prompt{'s' * (len(rows) > 1)}",
+            license="",
+            file=Path(),
+            models=(loaded.source.spec,),
+            prompt_file=Path(),
+            split=rows[0]["split"],
+            samples=samples,
+            budget=max_new_tokens,
+            mode="generated" if max_new_tokens else "forced",
+            start_token=start_token if loaded.encoder.start else "none",
+            end_of_text=end_of_text,
+            truncate=truncate,
+            nonfinite=nonfinite,
+            readouts=chosen,
+            metrics=specs,
+            threads=threads or torch.get_num_threads(),
+            batch_tokens=batch_tokens,
+            device=loaded.device.type,
+            dtype=loaded.source.dtype,
+            padding=padding,
+            readout_options=options,
+            given=tuple(rows),
+        )
+        with _shown(progress) as tell:
+            return _measured(_Plan(panel, loaded, context), loaded, tell)
+
+
+def _measured(plan: _Plan, model: Loaded, tell: Callable[[int, int, str], None]) -> xr.Dataset:
+    panel, parts = plan.panel, []
+    total, done = sum(b.rows for b in plan.batches), 0
+    with evaluation(model.lm), arithmetic(panel):
+        card = model.card(plan.inputs["models"][0])
+        variants, engine = variants_of(panel, model), choose(panel.threads, panel.device)
+        for batch in plan.batches:
+            tell(done, total, model.id)
+            parts.append(read_batch(plan, model, card, batch, variants, engine))
+            done += batch.rows
+        known = of_model(panel, model, plan.inputs["models"][0], engine)
+    tell(total, total, "done")
+    ds = combine(parts)
+    ds.attrs["provenance"] = canonical_json(known).decode()
+    return ds
+
+
+def _samples(
+    budget: int,
+    seeds: Sequence[int],
+    temperatures: Sequence[float],
+    greedy: bool,
+    interventions: Sequence[Intervention | Mapping[str, Any]],
+) -> tuple[Sample, ...]:
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
+        raise bad("max_new_tokens", budget, "a whole number, 0 where nothing is written", _WHERE)
+    seeds, temperatures = list(seeds), list(temperatures)
+    if budget == 0:
+        for key, value in (("seeds", seeds), ("temperatures", temperatures), ("greedy", greedy)):
+            if value:
+                raise bad(key, value, "nothing where max_new_tokens is 0: nothing is written", _WHERE)
+        plain = [Sample("forced", -1, 0.0, 0, "forced")]
+    else:
+        heat = temperatures or [1.0] * bool(seeds)
+        plain = plain_samples(seeds, heat, bool(greedy) or not (seeds or temperatures), budget, _WHERE)
+    if not interventions:
+        return tuple(plain)
+    changes = [i.as_dict() if isinstance(i, Intervention) else i for i in interventions]
+    return tuple(plain + disturbed_samples(plain, changes, _WHERE))
+
+
+def _load(
+    model: Any,
+    tokenizer: Any,
+    revision: str | None,
+    start_token: str,
+    device: str | None,
+    dtype: str | None,
+    name: str | None,
+) -> tuple[Loaded, int | None]:
+    """Return the model ready to be read, and the most tokens it can read."""
+    if isinstance(model, torch.nn.Module):
+        return _in_memory(model, tokenizer, start_token, device, dtype, name)
+    if not isinstance(model, (str, os.PathLike)):
+        raise bad(
+            "model", type(model).__name__, "a model of transformers, a folder, a file or a name", _WHERE
+        )
+    spec = _spec(model, tokenizer, revision, name)
+    for key, value, allowed in (
+        ("device", device, ("cpu", "cuda")),
+        ("dtype", dtype, ("float32", "bfloat16", "float16")),
+    ):
+        if value not in (None, *allowed):
+            raise bad(key, value, " | ".join(allowed), _WHERE)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DynstatError(
+            "X215",
+            "torch sees no CUDA device",
+            where=_WHERE,
+            found=torch.__version__,
+            mend='say device="cpu"',
+        )
+    source = locate(spec, dtype or "float32")
+    encoder = _encoder(_tokenizer_of(source), start_token, spec.id)
+    return load(source, encoder, device or "cpu"), _context(_config(source))
+
+
+def _in_memory(
+    model: Any, tokenizer: Any, start_token: str, device: str | None, dtype: str | None, name: str | None
+) -> tuple[Loaded, int | None]:
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(model, "get_output_embeddings"):
+        raise bad("model", type(model).__name__, "a causal model of transformers, head included", _WHERE)
+    if tokenizer is None:
+        raise DynstatError(
+            "Y003",
+            "a model in memory needs its tokenizer",
+            where=_WHERE,
+            found="tokenizer=None",
+            expected="tokenizer=AutoTokenizer.from_pretrained(...), or the folder of one",
+            mend="give tokenizer=",
+        )
+    for key, value, has in (
+        ("device", device, model.device.type),
+        ("dtype", dtype, str(model.dtype).removeprefix("torch.")),
+    ):
+        if value not in (None, has):
+            raise bad(key, value, f"{has}, as the model is: it is not changed here", _WHERE)
+    label = name or Path(str(getattr(config, "_name_or_path", "") or "")).name or str(config.model_type)
+    if isinstance(tokenizer, (str, os.PathLike)):
+        tokenizer = _tokenizer_of(Source(ModelSpec(label, "folder", ""), Path(), (), _folder(tokenizer), ""))
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return wrap(model, _encoder(tokenizer, start_token, label), id=label), _context(text)
+
+
+def _spec(model: Any, tokenizer: Any, revision: str | None, name: str | None) -> ModelSpec:
+    place, words = is_file(model), os.fspath(model)
+    if tokenizer is not None and not isinstance(tokenizer, (str, os.PathLike)):
+        raise bad("tokenizer", type(tokenizer).__name__, "the folder of a tokenizer", _WHERE)
+    own = None if tokenizer is None else _folder(tokenizer)
+    if place is not None:
+        kind = "folder" if place.is_dir() else "gguf"
+        return ModelSpec(
+            name or (place.stem if kind == "gguf" else place.name), kind, str(place), tokenizer=own
+        )
+    if revision is None:
+        raise DynstatError(
+            "Y002",
+            f"there is no folder or file {words!r}, and a hub repository needs a revision",
+            where=_WHERE,
+            found="no revision",
+            expected="a commit of the repository",
+            mend="correct the path, or give revision=, so that the result means the same weights next year",
+        )
+    return ModelSpec(name or words.rpartition("/")[2], "hub", words, revision, own)
+
+
+def _folder(given: str | os.PathLike[str]) -> Path:
+    return is_file(given) or Path(given)
+
+
+def _place(text: str) -> Path:
+    return is_file(text) or Path(text).absolute()
+
+
+def _tokenizer_of(source: Source) -> Any:
+    try:
+        return load_tokenizer(source)
+    except DynstatError:
+        raise
+    except Exception as e:  # every library below has its own classes for a bad file
+        raise DynstatError(
+            "F003", f"the tokenizer cannot be read: {e}", where=f"model {source.spec.id!r}"
+        ) from e
+
+
+def _encoder(tokenizer: Any, start_token: str, name: str) -> Encoder:
+    if start_token == "bos" and tokenizer.bos_token not in tokenizer.get_vocab():
+        warnings.warn(
+            DynstatWarning(
+                f"the tokenizer of {name!r} has no start token, so texts start with their first word; "
+                "start_token= names another, or 'none'"
+            ),
+            stacklevel=5,
+        )
+        start_token = "none"
+    return encoder_of(tokenizer, start_token, f"model {name!r}")
+
+
+@contextmanager
+def _no_network() -> Iterator[None]:
+    with offline():
+        yield
+
+
+@contextmanager
+def _shown(progress: bool | Callable[[int, int, str], None]) -> Iterator[Callable[[int, int, str], None]]:
+    if callable(progress):
+        yield progress
+    elif progress:
+        from dynstat.cli.output import progress_bar
+
+        with progress_bar("extract") as bar:
+            yield bar
+    else:
+        yield lambda done, total, what: None
