@@ -38,10 +38,14 @@ def describe(path: Path = typer.Argument(..., help="A NetCDF file, or a folder o
 
 @app.command()
 def verify(path: Path = typer.Argument(..., help="A NetCDF file, or a folder of shards.")) -> None:
-    """Check a dataset against the schema; all problems are listed, and any gives exit code 1."""
-    import dynstat
+    """Check a dataset against the schema and its identities; a store also shard by shard against its plan.
 
-    problems = dynstat.verify(dynstat.open(path))
+    All problems are listed, and any gives exit code 1.
+    """
+    from ..dataset.stored import verify_path
+
+    with progress_bar("verify") as progress:
+        problems = verify_path(path, progress)
     value = {"path": str(path), "valid": not problems, "problems": [vars(p) for p in problems]}
     text = "\n".join(map(str, problems)) if problems else f"{path}: valid"
     emit(value, text)
