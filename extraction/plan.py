@@ -14,6 +14,7 @@ from .batches import Batch, plan_batches, shard_name
 from .costs import Size, flops, memory, point_bytes, rate_of, size_of, tokens_read
 from .encoding import Encoder, encoder
 from .engine import Engine, choose
+from .interventions import check_interventions
 from .panel import Panel, panel_hash
 from .sources import Source, locate
 
@@ -101,7 +102,7 @@ class Plan:
     Raises
     ------
     DynstatError
-        Every fault of the panel's inputs: F001, F003, X201 to X205, X210, X214.
+        Every fault of the panel's inputs: F001, F003, X201 to X205, X210, X214, X221.
     """
 
     def __init__(self, panel: Panel) -> None:
@@ -113,6 +114,7 @@ class Plan:
         self.configs = [_config(source) for source in self.sources]
         self.batches: list[Batch] = []
         for i, config in enumerate(self.configs):
+            check_interventions(panel.samples, int(config.num_hidden_layers), panel.models[i].id)
             self.batches += plan_batches(panel, i, self.encoders[i], _context(config), self.prompts)
         self.names = [shard_name(self.key(i)) for i in range(len(self.batches))]
 
