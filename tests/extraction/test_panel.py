@@ -1,6 +1,7 @@
 """Panel files: what is read, what is refused, what a lock binds, and the ids that prompts become."""
 
 import csv
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,12 @@ from dynstat import DynstatError, data_path
 from dynstat.extraction import panelfile
 from dynstat.extraction.batches import plan_batches
 from dynstat.extraction.encoding import Encoder, encoder
-from dynstat.extraction.panel import load_panel
-from dynstat.extraction.panelfile import METRICS_BY_DEFAULT
+from dynstat.extraction.measures import METRICS_BY_DEFAULT
+from dynstat.extraction.panel import Intervention, load_panel
 from dynstat.extraction.plan import Plan
 from dynstat.extraction.sources import locate
 from dynstat.extraction.training.architectures import ARCHITECTURES, FACTORS
+from dynstat.registry import variable_name
 
 from .conftest import TEXTS
 
@@ -137,6 +139,25 @@ BAD = {
     "threads: 0": "Y003",
     "batch_tokens: many": "Y003",
     "title: &a x": "Y001",
+    "dtype: float64": "Y003",
+    "padding: left": "Y003",
+    "padding: right": "Y003",  # in mode generated
+    "register: nowhere.py": "F001",
+    "register: 3": "Y003",
+    "readouts: [logit_lens, logit_lens]": "Y003",
+    "readouts: [logit_lens, t_matched]": "Y002",
+    "readouts: [logit_lens, {readout: t_matched, entropy: 0}]": "Y003",
+    "readouts: [logit_lens, {readout: t_matched, entropy: 3.0, text: nowhere.txt}]": "F001",
+    "readouts: [logit_lens, {readout: t_matched, entropy: 3.0, texts: x}]": "Y002",
+    "readouts: [logit_lens, {readout: top_k, k: 1}]": "Y003",
+    "readouts: [logit_lens, {readout: tuned, translators: {llama: x}}]": "Y003",  # gpt2 has none
+    "readouts: [logit_lens, {readout: tuned, translators: {gpt2: x, llama: y}}]": "F001",
+    "readouts: [logit_lens, {k: 3}]": "Y003",
+    "metrics: [concentration, {metric: concentration, k: 5}]": "Y003",
+    "metrics: [{metric: concentration, as: entropy}]": "Y003",
+    "metrics: [{metric: concentration, as: token_id}]": "Y003",
+    "metrics: [{metric: concentration, as: a__b}]": "Y003",
+    "metrics: [{metric: concentration, as: x}, {metric: entropy, as: x}]": "Y003",
 }
 
 
@@ -161,6 +182,27 @@ def test_faults_of_a_panel(line, write_panel):
         ({"samples": ""}, "Y003"),
         ({"budget": 0}, "Y003"),
         ({"mode": "forced"}, "Y003"),
+        ({"samples": "samples: {greedy: true, interventions: []}"}, "Y003"),
+        ({"samples": "samples: {greedy: true, interventions: [{kind: noise, dose: 1}]}"}, "Y002"),
+        (
+            {"samples": "samples: {greedy: true, interventions: [{kind: noise, target_layer: -1, dose: 1}]}"},
+            "Y003",
+        ),
+        (
+            {"samples": "samples: {greedy: true, interventions: [{kind: No, target_layer: 1, dose: 1}]}"},
+            "Y003",
+        ),
+        (
+            {"samples": "samples: {greedy: true, interventions: [{kind: n, target_layer: 1, dose: .inf}]}"},
+            "Y003",
+        ),
+        (
+            {
+                "samples": "samples: {greedy: true, interventions: ["
+                "{kind: n, target_layer: 1, dose: 1}, {kind: n, target_layer: 1, dose: 1.0}]}"
+            },
+            "Y003",
+        ),
         ({"models": ()}, "Y003"),
         ({"models": ("llama", "llama")}, "Y003"),
         ({"models": ("  - {id: a, path: x, gguf: y}",)}, "Y002"),
@@ -175,6 +217,76 @@ def test_faults_of_models_and_samples(change, code, write_panel):
     with pytest.raises(DynstatError) as e:
         load_panel(write_panel(**change))
     assert e.value.code == code
+
+
+def test_every_sample_is_repeated_under_every_intervention(write_panel):
+    changes = (
+        "[{kind: noise, target_layer: 2, dose: 0.5}, {kind: damp, target_layer: 1, dose: 1, phase: prompt}]"
+    )
+    plain = "seeds: [3], temperatures: [1], greedy: true"
+    panel = load_panel(write_panel(samples=f"samples: {{{plain}, interventions: {changes}}}"))
+    assert [s.id for s in panel.samples] == [
+        "greedy", "t1-s3", "greedy+noise-l2-d0.5", "t1-s3+noise-l2-d0.5",
+        "greedy+damp-l1-d1-prompt", "t1-s3+damp-l1-d1-prompt",
+    ]  # fmt: skip
+    assert [s.intervention for s in panel.samples[:2]] == [None, None]
+    assert panel.samples[3].intervention == Intervention("noise", 2, 0.5, "all")
+    assert panel.samples[5].intervention == Intervention("damp", 1, 1.0, "prompt")
+    assert panel.samples[5].seed == 3 and panel.samples[5].as_dict()["dose"] == 1.0
+    undisturbed = load_panel(write_panel(samples=f"samples: {{{plain}}}"))
+    assert panel.samples[:2] == undisturbed.samples
+    forced = load_panel(
+        write_panel(mode="forced", budget=0, samples=f"samples: {{interventions: {changes}}}")
+    )
+    assert [s.id for s in forced.samples] == ["forced", "forced+noise-l2-d0.5", "forced+damp-l1-d1-prompt"]
+
+
+def test_new_keys_are_identity_where_they_are_not_the_default(write_panel, tmp_path):
+    plain = load_panel(write_panel()).inputs()
+    said = "dtype: float32\npadding: none\nreadouts: [{readout: logit_lens}]"
+    assert load_panel(write_panel(more=said)).inputs() == plain
+    half = load_panel(write_panel(more="dtype: bfloat16"))
+    assert half.dtype == "bfloat16" and half.inputs()["settings"] == plain["settings"]
+    assert {m["dtype"] for m in half.inputs()["models"]} == {"bfloat16"}
+    forced = {"mode": "forced", "budget": 0, "samples": ""}
+    assert load_panel(write_panel(**forced, more="padding: right")).inputs()["settings"]["padding"] == "right"
+    assert "padding" not in load_panel(write_panel(**forced)).inputs()["settings"]
+
+
+def test_read_outs_carry_their_options_and_the_hashes_of_their_files(write_panel, tmp_path):
+    for name in ("held.txt", "a.safetensors", "b.safetensors"):
+        (tmp_path / name).write_text(name)
+    more = (
+        "readouts: [{readout: tuned, translators: {gpt2: a.safetensors, llama: b.safetensors}}, no_norm, "
+        "{readout: t_matched, entropy: 3, text: held.txt}, logit_lens, top_k]"
+    )
+    panel = load_panel(write_panel(more=more))
+    assert panel.readouts == ("logit_lens", "no_norm", "t_matched", "top_k", "tuned")
+    assert panel.readout_options["t_matched"] == {"entropy": 3.0, "text": tmp_path / "held.txt"}
+    assert panel.readout_options["tuned"]["translators"]["llama"] == tmp_path / "b.safetensors"
+    settings = panel.settings()
+    assert settings["readouts"] == list(panel.readouts)
+    sha = {f: hashlib.sha256(f.encode()).hexdigest() for f in ("held.txt", "a.safetensors", "b.safetensors")}
+    assert settings["readout_options"] == {
+        "t_matched": {"entropy": 3.0, "text_sha256": sha["held.txt"]},
+        "top_k": {"k": 50},
+        "tuned": {"translators_sha256": {"gpt2": sha["a.safetensors"], "llama": sha["b.safetensors"]}},
+    }
+    (tmp_path / "held.txt").write_text("other words")
+    assert panel.settings() != settings
+    by_default = load_panel(write_panel(more="readouts: [logit_lens, {readout: t_matched, entropy: 3.0}]"))
+    assert by_default.readout_options["t_matched"]["text"] == data_path("texts/held_out.txt")
+
+
+def test_one_metric_with_several_options_needs_names(write_panel):
+    more = "metrics: [concentration, {metric: concentration, k: 5, as: top5}, {metric: entropy, as: entropy}]"
+    panel = load_panel(write_panel(more=more))
+    assert panel.metrics == (
+        {"metric": "concentration@1", "k": 10},
+        {"metric": "concentration@1", "k": 5, "as": "top5"},
+        {"metric": "entropy@1"},
+    )
+    assert [variable_name(m) for m in panel.metrics] == ["concentration", "top5", "entropy"]
 
 
 def test_the_example_and_the_keys_of_the_documentation(tmp_path, model_folders):
