@@ -172,6 +172,12 @@ CODES: dict[str, Entry] = {
         "States are read from a causal language model with one list of layers, each of which turns one state "
         "a token into the next. docs/architectures.md names what is read, and why the rest is not.",
     ),
+    "X220": Entry(
+        "translators of another model",
+        _I,
+        "Translators of the tuned lens belong to the weights they were trained with: their file names the SHA-256, "
+        "the read-out, the width and the number of layers, and one of them is another.",
+    ),
     # preregistration
     "P301": Entry(
         "plan is not valid", _U, "All problems are listed; docs/preregistration.md gives the keys."

@@ -118,7 +118,8 @@ def windows(model: Loaded, text: str, where: str = "text") -> Tensor:
     config = model.lm.config.get_text_config()
     room = [getattr(config, n, None) for n in ("max_position_embeddings", "n_positions", "max_seq_len")]
     window = min([WINDOW, *(n for n in room if isinstance(n, int) and n > 0)])
-    ids = encoder.encode(text)[len(encoder.start) :]
+    # A text longer than the context is meant: it is cut below, and no warning is due.
+    ids = encoder.tokenizer.encode(text, add_special_tokens=False, verbose=False)
     body = window - len(encoder.start)
     if len(ids) < body:
         raise DynstatError(

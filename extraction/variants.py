@@ -15,6 +15,7 @@ from dynstat.files import read_text, sha256_file
 from .calibrate import TEXT, TOLERANCE, WINDOW, final_states, matched_temperature
 from .models import Loaded
 from .panel import Panel
+from .translators import load_translators
 
 #: Tokens that `top_k` keeps where the panel does not say.
 TOP_K = 50
@@ -74,12 +75,13 @@ def variants_of(panel: Panel, model: Loaded) -> list[Variant]:
         X207 (no norm to leave out), X220 (translators of another model), X224 (no such temperature), F001
         and S404 (held-out text missing or too short).
     """
-    options: Mapping[str, Mapping[str, Any]] = getattr(panel, "readout_options", {})
-    make = {"no_norm": _no_norm, "t_matched": _t_matched, "top_k": _top_k}
-    return [Variant(), *(make[name](options.get(name, {}), model) for name in panel.readouts if name in make)]
+    make = {"no_norm": _no_norm, "t_matched": _t_matched, "top_k": _top_k, "tuned": _tuned}
+    asked = [name for name in panel.readouts if name in make]
+    return [Variant(), *(make[name](panel.readout_options.get(name, {}), model) for name in asked)]
 
 
 def _no_norm(options: Mapping[str, Any], model: Loaded) -> Variant:
+    model.readout.without_norm()  # refused now, and not in the middle of a batch
     return Variant("no_norm", skip_norm=True)
 
 
@@ -102,4 +104,13 @@ def _t_matched(options: Mapping[str, Any], model: Loaded) -> Variant:
             "readout_window": WINDOW,
         },
         facts={"t_matched_temperature": temperature},
+    )
+
+
+def _tuned(options: Mapping[str, Any], model: Loaded) -> Variant:
+    file = Path(options["translators"][model.id])
+    return Variant(
+        "tuned",
+        translate=load_translators(file, model),
+        facts={"tuned_translators_sha256": sha256_file(file)},
     )
