@@ -59,10 +59,9 @@ def register(file: Path) -> str:
     sha = sha256_bytes(content)
     if _active.get(file) == sha:
         return sha
-    before = _known.get(_active.get(file, ""), ())
-    others = {s for path, s in _active.items() if path != file}
-    if not any(before == _known[s] for s in others):
-        METRICS.discard(*before)
+    old = _active.get(file, "")
+    before = _known.get(old, ())
+    forget(file)
     try:
         if sha in _known:
             for entry in _known[sha]:
@@ -72,14 +71,17 @@ def register(file: Path) -> str:
     except DynstatError:
         for entry in before:
             METRICS.add(entry)
+            _active[file] = old
         raise
     _active[file] = sha
     return sha
 
 
 def forget(file: Path) -> None:
-    """Take out of the registry what a file has registered."""
-    METRICS.discard(*_known.get(_active.pop(file.absolute(), ""), ()))
+    """Take out of the registry what a file has registered, unless another file of the same content has."""
+    sha = _active.pop(file.absolute(), "")
+    if sha not in _active.values():
+        METRICS.discard(*_known.get(sha, ()))
 
 
 def _imported(file: Path, content: bytes, name: str) -> tuple[Metric, ...]:
@@ -92,8 +94,8 @@ def _imported(file: Path, content: bytes, name: str) -> tuple[Metric, ...]:
     try:
         try:
             exec(compile(content, str(file), "exec"), vars(module))
-        except DynstatError:
-            raise
+        except DynstatError as e:  # as a name and version that are registered already
+            raise _fails(f"{file.name} cannot be imported: {e.what}", e.where or file, mend=e.mend) from e
         except (Exception, SystemExit) as e:
             raise _fails(f"{file.name} cannot be imported: {type(e).__name__}: {e}", file) from e
         added = [m for m in METRICS if m.id not in before]
