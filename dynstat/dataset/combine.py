@@ -17,6 +17,8 @@ from .text import is_text
 _JOINED = DIMS[:3]
 # They speak of one panel, or of the shards of one file; what differs is left out.
 _OF_ONE_PANEL = ("inputs", "inputs_combined", "panel_sha256", "prompt_order", "sample_order", "shards")
+# What the provenance of one shard says of it alone.
+_OF_ONE_SHARD = ("batch", "started", "ended", "seconds")
 
 
 def combine(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
@@ -306,7 +308,7 @@ def _root(parts: Sequence[xr.Dataset]) -> dict[str, Any]:
         elif key == "date_created":
             attrs[key] = max(values)
         elif key == "provenance":
-            attrs[key] = _list(values)
+            attrs[key] = json.dumps(_merged(json.loads(_list(values))))
         elif key not in _OF_ONE_PANEL:
             attrs[key] = "; ".join(sorted(values))
     if "inputs" not in attrs:
@@ -315,6 +317,27 @@ def _root(parts: Sequence[xr.Dataset]) -> dict[str, Any]:
         if several:
             attrs["inputs_combined"] = _list(several)
     return attrs
+
+
+def _merged(entries: Sequence[Any]) -> list[Any]:
+    """Join what is said of shards that were computed alike: from when to when, and nothing of each alone.
+
+    Thousands of shards would otherwise make an attribute longer than their data. Joining again adds nothing.
+    """
+    alike: dict[str, list[dict[str, Any]]] = {}
+    out = [e for e in entries if not (isinstance(e, dict) and "started" in e)]
+    for entry in (e for e in entries if isinstance(e, dict) and "started" in e):
+        rest = {k: v for k, v in entry.items() if k not in _OF_ONE_SHARD}
+        alike.setdefault(json.dumps(rest, sort_keys=True), []).append(entry)
+    for rest_text, group in alike.items():
+        joined = group[0]
+        if len(group) > 1:
+            joined = json.loads(rest_text) | {
+                "started": min(e["started"] for e in group),
+                "ended": max(e.get("ended", e["started"]) for e in group),
+            }
+        out.append(joined)
+    return out
 
 
 def _list(texts: Sequence[str]) -> str:

@@ -153,6 +153,22 @@ def test_panels_of_several_studies_lose_their_common_inputs(make, panel):
     assert len(json.loads(joined.attrs["provenance"])) == 2
 
 
+def test_what_computed_many_shards_is_said_once(whole_and_shards):
+    """A thousand shards computed alike have one entry, and joining again adds nothing."""
+    _, shards = whole_and_shards
+    parts = []
+    for i, shard in enumerate(shards):
+        said = {"torch": "2", "batch": {"rows": i}, "started": 10.0 - i, "ended": 20.0 + i, "seconds": 1.0}
+        parts.append(shard.assign_attrs(provenance=json.dumps(said | {"cpu": "b" if i == 3 else "a"})))
+    joined = combine(parts)
+    alike = {"torch": "2", "cpu": "a", "started": 10.0 - (len(parts) - 1), "ended": 20.0 + len(parts) - 1}
+    other = json.loads(parts[3].attrs["provenance"])
+    found = json.loads(joined.attrs["provenance"])
+    assert sorted(found, key=lambda e: e["cpu"]) == [alike, other]
+    again = combine([joined, *parts[:2]])
+    assert sorted(json.loads(again.attrs["provenance"]), key=lambda e: e["cpu"]) == [alike, other]
+
+
 def test_factors_of_one_panel_only(make, panel):
     other = make(models=(2,)).assign_coords(heads=("model", np.array([4])))
     assert combine([panel, other])["heads"].values.tolist() == ["", "", "4"]
