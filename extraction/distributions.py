@@ -17,7 +17,7 @@ from .topk import BLOCK, Maxima
 
 LN2 = math.log(2.0)
 # How many tokens are listed when only those above a threshold are counted: mostly none is left out.
-_LISTED = 16
+LISTED = 10
 
 
 class Buffers:
@@ -64,11 +64,14 @@ class Reading:
     buffers : Buffers, optional
         Where passes write. With it `logits` is overwritten, and what is computed must be read before
         another reading uses the same buffers.
+    listed : int, optional
+        How many of the most probable tokens will be asked for; more can be had, at the cost of a second look.
     """
 
     temperature = 1.0
 
-    def __init__(self, logits: Tensor, buffers: Buffers | None = None) -> None:
+    def __init__(self, logits: Tensor, buffers: Buffers | None = None, listed: int = 2) -> None:
+        self._least_listed = listed
         self._maxima = Maxima(logits)
         self._buffers = buffers
         #: Whether all logits of a token are finite, shape (token,).
@@ -81,7 +84,8 @@ class Reading:
     def at(self, temperature: float) -> Reading:
         """Return the same logits divided by a temperature."""
         other = object.__new__(Reading)
-        other._maxima, other._buffers, other._listed = self._maxima, self._buffers, self._listed
+        other._maxima, other._buffers, other._listed = self._maxima, self._buffers, None
+        other._least_listed = self._least_listed
         other.finite, other.base, other.temperature = self.finite, self.base, temperature
         return other
 
@@ -134,7 +138,7 @@ class Reading:
         """Return the k largest logits less the maximum, descending, and their tokens, shape (token, k)."""
         k = min(k, self.base.shape[-1])
         if self._listed is None or self._listed[0].shape[-1] < k:
-            values, places = self._maxima.top(self.base, k)
+            values, places = self._maxima.top(self.base, max(k, self._least_listed))
             self._listed = values.double() / self.temperature, places
         return self._listed[0][:, :k], self._listed[1][:, :k]
 
@@ -150,7 +154,7 @@ class Reading:
 
     def count_above(self, threshold: float) -> Tensor:
         """Return the number of tokens above a probability, float64, shape (token,)."""
-        leading = self.leading(max(_LISTED, 0 if self._listed is None else self._listed[0].shape[-1]))
+        leading = self.leading(max(self._least_listed, LISTED))
         above = (leading > threshold).sum(-1).double()
         if leading.shape[-1] < self.base.shape[-1]:
             rows = (leading[:, -1] > threshold).nonzero()[:, 0]

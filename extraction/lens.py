@@ -244,6 +244,7 @@ def lens_of(
         return logits
 
     def multiply(layer: int, state: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        state = state.float()  # the read-out is float32 whatever the model computes in
         if variant.translate is not None:
             state = variant.translate(layer, state)
         if weight is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .definitions import from_logits
-from .distributions import Buffers, Followed, Reading
+from .distributions import LISTED, Buffers, Followed, Reading
 from .requests import Request
 from .truncated import TopReading
 from .variants import Variant
@@ -76,6 +76,7 @@ class Sweep:
         self._names = [{r.metric.name for r in part} for _, part in asked]
         self._defined = [(v, r) for v, part in asked for r in part if r.kernel is None]
         self._held = {i for _, r in self._defined for i in r.metric.inputs}
+        self._listed = max([2, *(_listed(v, r) for v, part in asked for r in part)])
         self._final: dict[tuple[int, int], Reading] = {}
         self._next: dict[tuple[int, int], Followed | TopReading] = {}
         self._whole: dict[str, Tensor] = {}
@@ -103,7 +104,7 @@ class Sweep:
             self._piece(layer, piece, logits[piece] if self._defined else finish(logits[piece]))
 
     def _piece(self, layer: int, piece: slice, logits: Tensor) -> None:
-        whole, last = Reading(logits, self._buffers), layer == self._last
+        whole, last = Reading(logits, self._buffers, self._listed), layer == self._last
         self.plain.finite[layer, piece] = whole.finite
         for i, (variant, part) in enumerate(self._asked):
             scaled = whole if variant.temperature == 1.0 else whole.at(variant.temperature)
@@ -189,3 +190,8 @@ class Sweep:
         """Copy what was found into the results of all points, each of shape (layer, point)."""
         for name, found in self._values.items():
             values[name][:, start:stop] = found
+
+
+def _listed(variant: Variant, r: Request) -> int:
+    """Return how many of the most probable tokens a metric takes."""
+    return max(variant.top_k, int(r.options.get("k", 2)), LISTED if r.metric.name == "dispersion" else 2)
