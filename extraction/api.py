@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from dynstat.registry import Metric
 from .batches import plan_batches
 from .device import arithmetic
 from .encoding import Encoder, encoder_of, load_tokenizer
-from .engine import choose
+from .engine import Engine, choose
 from .given import Prompts, is_file, prompts_from
 from .measures import METRICS_BY_DEFAULT, bad, read_metrics, read_readouts
 from .memory import evaluation
 from .models import Loaded, load, wrap
 from .panel import Intervention, ModelSpec, Panel, Sample
 from .panelfile import disturbed_samples, plain_samples
-from .plan import Plan, _config, _context
+from .plan import Plan, _context
 from .provenance import of_model
 from .shard import read_batch
 from .sources import Source, locate, offline
@@ -56,7 +57,7 @@ class _Panel(Panel):
 class _Plan(Plan):
     """The plan of a model that is loaded already."""
 
-    def __init__(self, panel: _Panel, model: Loaded, context: int | None) -> None:
+    def __init__(self, panel: _Panel, model: Loaded) -> None:
         self.panel = panel
         self.prompts = panel.prompts()
         self.encoders = [model.encoder]
@@ -65,6 +66,7 @@ class _Plan(Plan):
             "models": [model.source.identity()],
             "settings": panel.settings(),
         }
+        context = _context(model.lm.config.get_text_config())
         self.batches = plan_batches(panel, 0, model.encoder, context, self.prompts)
 
 
@@ -194,7 +196,7 @@ def extract(
     with registered(own) as names, _no_network() if offline else nullcontext():
         asked = iter(names)
         specs = read_metrics([next(asked) if m in own else m for m in given], _WHERE)
-        loaded, context = _load(model, tokenizer, revision, start_token, device, dtype, name)
+        loaded = _load(model, tokenizer, revision, start_token, device, dtype, name)
         chosen, options = read_readouts(list(readouts), (loaded.id,), _place, _WHERE)
         panel = _Panel(
             id=loaded.id,
@@ -222,7 +224,7 @@ def extract(
             given=tuple(rows),
         )
         with _shown(progress) as tell:
-            return _measured(_Plan(panel, loaded, context), loaded, tell)
+            return _measured(_Plan(panel, loaded), loaded, tell)
 
 
 def _measured(plan: _Plan, model: Loaded, tell: Callable[[int, int, str], None]) -> xr.Dataset:
@@ -230,7 +232,7 @@ def _measured(plan: _Plan, model: Loaded, tell: Callable[[int, int, str], None])
     total, done = sum(b.rows for b in plan.batches), 0
     with evaluation(model.lm), arithmetic(panel):
         card = model.card(plan.inputs["models"][0])
-        variants, engine = variants_of(panel, model), choose(panel.threads, panel.device)
+        variants, engine = variants_of(panel, model), _engine(panel.threads, panel.device)
         for batch in plan.batches:
             tell(done, total, model.id)
             parts.append(read_batch(plan, model, card, batch, variants, engine))
@@ -240,6 +242,12 @@ def _measured(plan: _Plan, model: Loaded, tell: Callable[[int, int, str], None])
     ds = combine(parts)
     ds.attrs["provenance"] = canonical_json(known).decode()
     return ds
+
+
+@lru_cache
+def _engine(threads: int, device: str) -> Engine:
+    """Choose once a session, so that what is computed twice in it is equal bit for bit."""
+    return choose(threads, device)
 
 
 def _samples(
@@ -274,8 +282,8 @@ def _load(
     device: str | None,
     dtype: str | None,
     name: str | None,
-) -> tuple[Loaded, int | None]:
-    """Return the model ready to be read, and the most tokens it can read."""
+) -> Loaded:
+    """Return the model ready to be read."""
     if isinstance(model, torch.nn.Module):
         return _in_memory(model, tokenizer, start_token, device, dtype, name)
     if not isinstance(model, (str, os.PathLike)):
@@ -299,12 +307,12 @@ def _load(
         )
     source = locate(spec, dtype or "float32")
     encoder = _encoder(_tokenizer_of(source), start_token, spec.id)
-    return load(source, encoder, device or "cpu"), _context(_config(source))
+    return load(source, encoder, device or "cpu")
 
 
 def _in_memory(
     model: Any, tokenizer: Any, start_token: str, device: str | None, dtype: str | None, name: str | None
-) -> tuple[Loaded, int | None]:
+) -> Loaded:
     config = getattr(model, "config", None)
     if config is None or not hasattr(model, "get_output_embeddings"):
         raise bad("model", type(model).__name__, "a causal model of transformers, head included", _WHERE)
@@ -326,8 +334,7 @@ def _in_memory(
     label = name or Path(str(getattr(config, "_name_or_path", "") or "")).name or str(config.model_type)
     if isinstance(tokenizer, (str, os.PathLike)):
         tokenizer = _tokenizer_of(Source(ModelSpec(label, "folder", ""), Path(), (), _folder(tokenizer), ""))
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return wrap(model, _encoder(tokenizer, start_token, label), id=label), _context(text)
+    return wrap(model, _encoder(tokenizer, start_token, label), id=label)
 
 
 def _spec(model: Any, tokenizer: Any, revision: str | None, name: str | None) -> ModelSpec:

@@ -131,6 +131,11 @@ def test_batches_change_nothing_and_are_told(tokenizer):
         same(small, large, ["entropy", "token_id", "quality", "top1_id"])
 
 
+def test_the_same_call_gives_the_same_bits(tokenizer):
+    a, b = (extract(tiny("qwen2"), TEXTS, tokenizer=tokenizer, max_new_tokens=3, seeds=[1]) for _ in "ab")
+    assert dynstat.content_hash(a) == dynstat.content_hash(b)
+
+
 def test_models_are_joined_afterwards(tokenizer):
     parts = [extract(tiny(a), TEXTS, tokenizer=tokenizer, name=a) for a in ("gpt2", "llama")]
     ds = sound(dynstat.combine(parts))
