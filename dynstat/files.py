@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -75,7 +75,11 @@ def write_first(target: str | os.PathLike[str], data: str) -> bool:
     # Written whole and synced under a name of its own, then given the name that only one can have.
     own = target.with_name(f".{target.stem}.{mark()}-first{threading.get_ident()}{target.suffix}")
     try:
-        write_atomic(own, data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(own, "xb") as f:
+            f.write(data.encode("utf-8"))
+            f.flush()
+            os.fsync(f.fileno())
         try:
             _claim(own, target)
         except FileExistsError:
@@ -89,7 +93,8 @@ def write_first(target: str | os.PathLike[str], data: str) -> bool:
             mend="free space or choose a folder you may write to",
         ) from e
     finally:
-        own.unlink(missing_ok=True)
+        with suppress(OSError):  # where there is no such folder, too
+            own.unlink(missing_ok=True)
     return first
 
 
