@@ -23,10 +23,14 @@ def check_device(panel: Panel) -> None:
     DynstatError
         X215.
     """
-    if panel.device == "cuda" and not torch.cuda.is_available():
+    if not panel.device.startswith("cuda"):
+        return
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(panel.device.partition(":")[2] or 0) >= seen:
         raise DynstatError(
             "X215",
-            "the panel asks for a CUDA device and torch sees none",
+            f"the panel asks for device {panel.device!r} and torch sees "
+            + (f"{seen} of CUDA" if seen else "none"),
             where=str(panel.file),
             found=f"torch {torch.__version__}",
             expected="a CUDA device and a build of torch for it",

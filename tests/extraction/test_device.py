@@ -1,11 +1,13 @@
 """Devices: what a panel may ask for, full float32 whatever the session says, and nothing left on the CPU."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from torch.fx.experimental import _config as shapes  # noqa: E402
 
 import dynstat  # noqa: E402
 from dynstat import DynstatError, data_path, study_path  # noqa: E402
@@ -37,6 +39,18 @@ def test_a_device_that_is_not_there(write_panel, tmp_path, monkeypatch):
     with pytest.raises(DynstatError) as e:
         run.extract_panel(write_panel(more="device: cuda"), tmp_path / "store")
     assert e.value.code == "X215" and e.value.mend and not (tmp_path / "store").exists()
+
+
+def test_a_gpu_by_number(write_panel, monkeypatch):
+    panel = replace(load_panel(write_panel()), device="cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    device.check_device(panel)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    device.check_device(replace(panel, device="cuda"))
+    with pytest.raises(DynstatError) as e:
+        device.check_device(panel)
+    assert e.value.code == "X215" and "sees 1" in e.value.what
 
 
 def test_memory_that_runs_out(write_panel, tmp_path, monkeypatch):
@@ -81,9 +95,22 @@ def test_everything_is_on_the_device_of_the_model(architecture, load_tiny, monke
         fetched.append(tensor.device.type)
         return np.ones(tensor.shape, str(tensor.dtype).removeprefix("torch."))
 
+    class Points(lens.Points):
+        """Which points there are depends on lengths, which are values."""
+
+        def __init__(self, runs):
+            lengths = torch.full((len(runs.ids),), runs.ids.shape[1])
+            super().__init__(
+                replace(runs, ids=torch.zeros(runs.ids.shape, dtype=torch.int64), lengths=lengths)
+            )
+            self._runs, self._row, self._token = runs, self._row.to("meta"), self._token.to("meta")
+
     # What the code would ask of the values: all are finite, and some tokens are drawn.
+    monkeypatch.setattr(lens, "Points", Points)
     monkeypatch.setattr(lens, "to_numpy", to_numpy)
+    monkeypatch.setattr("dynstat.extraction.definitions.to_numpy", to_numpy)
     monkeypatch.setattr(torch, "isfinite", lambda x: torch.ones(1, dtype=torch.bool))
+    monkeypatch.setattr("dynstat.extraction.cache.relative_difference", lambda *_: 0.0)
     monkeypatch.setattr(generate, "bool", lambda x: False, raising=False)
     monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
     ids = torch.zeros((2, 5), dtype=torch.int64, device=model.device)
@@ -91,7 +118,8 @@ def test_everything_is_on_the_device_of_the_model(architecture, load_tiny, monke
     out = generate.generate(model, ["a", "b"], ids, samples, 3, suppress_end=True).reshape(4, 8)
     runs = read_runs(model, out, 2)
     metrics = load_panel(data_path("panels/pilot.yaml")).metrics
-    lens.measure(model, runs, metrics, (Variant(), Variant("no_norm", skip_norm=True)))
+    with shapes.patch(meta_nonzero_assume_all_nonzero=True):
+        lens.measure(model, runs, metrics, (Variant(), Variant("no_norm", skip_norm=True)))
     assert out.device.type == runs.own.device.type == "meta" and set(fetched) == {"meta"}
 
 

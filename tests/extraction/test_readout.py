@@ -11,6 +11,7 @@ from dynstat.errors import DynstatWarning  # noqa: E402
 from dynstat.extraction.capture import blocks_of, states  # noqa: E402
 from dynstat.extraction.discovery import trace  # noqa: E402
 from dynstat.extraction.encoding import Encoder  # noqa: E402
+from dynstat.extraction.engine import Engine  # noqa: E402
 from dynstat.extraction.lens import measure  # noqa: E402
 from dynstat.extraction.models import Loaded  # noqa: E402
 from dynstat.extraction.panel import ModelSpec  # noqa: E402
@@ -214,7 +215,7 @@ def test_stored_models_are_read_right(architecture):
 
 def test_blocks_bound_what_is_held_and_change_nothing(load_tiny, monkeypatch):
     """However small the blocks, the values stay, and no more than a block of one layer is unembedded."""
-    from dynstat.extraction import kernels, lens
+    from dynstat.extraction import lens
 
     model = load_tiny("qwen2")
     ids = torch.randint(0, 1024, (5, 40), generator=torch.Generator().manual_seed(0))
@@ -224,14 +225,13 @@ def test_blocks_bound_what_is_held_and_change_nothing(load_tiny, monkeypatch):
     whole = measure(model, runs, metrics, both)
     rows = []
 
-    class Counted(kernels.Reading):
-        def __init__(self, logits):
+    class Counted(lens.Sweep):
+        def read(self, layer, logits, finish):
             rows.append(len(logits))
-            super().__init__(logits)
+            super().read(layer, logits, finish)
 
-    monkeypatch.setattr(lens, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(lens, "Reading", Counted)
-    parts = measure(model, runs, metrics, both)
+    monkeypatch.setattr(lens, "Sweep", Counted)
+    parts = measure(model, runs, metrics, both, Engine(block_bytes=1))
     assert max(rows) == 32 and sum(rows) == 2 * 5 * 40 * 4
     assert set(parts.values) == set(whole.values)
     for name, value in whole.values.items():
