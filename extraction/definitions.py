@@ -144,6 +144,13 @@ def _checked(r: Request, value: np.ndarray, good: np.ndarray, layer: int) -> np.
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         found = f"returned {value[at]} at {at}"
         raise _fails(r, layer, found, "a finite number, or `undefined` that says where there is none")
+    low, high = r.metric.valid_min, r.metric.valid_max
+    # As `verify` allows for rounding.
+    below = value < low - 1e-6 * max(1.0, abs(low)) if np.isfinite(low) else np.zeros_like(good)
+    above = value > high + 1e-6 * max(1.0, abs(high)) if np.isfinite(high) else np.zeros_like(good)
+    if (bad := good & (below | above)).any():
+        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise _fails(r, layer, f"returned {value[at]} at {at}", f"{low:g} to {high:g}, as the entry says")
     return np.where(np.isfinite(value), value, np.nan).astype(np.float32)
 
 

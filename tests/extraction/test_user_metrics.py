@@ -218,10 +218,15 @@ def test_a_panel_brings_them_to_another_process(write_panel, own, tmp_path):
         ("return states.mean(-1) / 0", "finite"),
         ("raise KeyError('lost')", "KeyError"),
         ("return None", "shape"),
+        ("states += 1", "read-only"),
+        ("return states.mean(-1) - 1e3", "-100 to 100"),
     ],
 )
 def test_functions_that_fail(write_panel, own, tmp_path, body, word):
-    own.write_text(FILE.replace("return states.mean(-1)", body))
+    text = FILE.replace("return states.mean(-1)", body)
+    own.write_text(
+        text.replace('inputs=("states",)', 'inputs=("states",), valid_min=-100.0, valid_max=100.0')
+    )
     with pytest.raises(DynstatError) as e:
         extract_panel(write_panel(("llama",), more=MORE, texts=["The king said"]), tmp_path / "store")
     assert e.value.code == "X222" and "state_mean" in e.value.what and word in str(e.value)
