@@ -131,29 +131,11 @@ CODES: dict[str, Entry] = {
         _C,
         "A batch does not fit. Shards written before stay; `batch_tokens` bounds what is held at once.",
     ),
-    "X224": Entry(
-        "no temperature gives the entropy",
-        _C,
-        "The read-out `t_matched` looks for the temperature at which a model's mean entropy on held-out text is "
-        "`entropy:` nat. It must lie above 0 and below the log of the vocabulary.",
-    ),
-    "X222": Entry(
-        "metric of the user's own fails",
-        _C,
-        "The file that `register:` names cannot be imported, an entry lacks something, or the function raises, "
-        "returns another shape, or has no finite value where its inputs have. docs/extraction.md shows a file.",
-    ),
     "X217": Entry(
         "engine not to be had here",
         _U,
         "A store is computed with one matmul kernel, number of threads and block size throughout, so that its "
         "values are equal bit for bit whoever writes them. This machine or version cannot compute so.",
-    ),
-    "X221": Entry(
-        "intervention does not fit the model",
-        _U,
-        "A kind, phase or dose that does not exist, or a layer that a model of the panel lacks. Layer 0 is "
-        "the input of the first block, the last index the output of the last block.",
     ),
     "X218": Entry(
         "model not open to you",
@@ -166,17 +148,41 @@ CODES: dict[str, Entry] = {
         _R,
         "With `--offline` or HF_HUB_OFFLINE nothing is asked of the network; what the cache lacks is named.",
     ),
-    "X225": Entry(
-        "architecture not supported",
-        _C,
-        "States are read from a causal language model with one list of layers, each of which turns one state "
-        "a token into the next. docs/architectures.md names what is read, and why the rest is not.",
-    ),
     "X220": Entry(
         "translators of another model",
         _I,
         "Translators of the tuned lens belong to the weights they were trained with: their file names the SHA-256, "
         "the read-out, the width and the number of layers, and one of them is another.",
+    ),
+    "X221": Entry(
+        "intervention does not fit the model",
+        _U,
+        "A kind, phase or dose that does not exist, or a layer that a model of the panel lacks. Layer 0 is "
+        "the input of the first block, the last index the output of the last block.",
+    ),
+    "X222": Entry(
+        "metric of the user's own fails",
+        _C,
+        "The file that `register:` names cannot be imported, an entry lacks something, or the function raises, "
+        "returns another shape, or has no finite value where its inputs have. docs/extraction.md shows a file.",
+    ),
+    "X223": Entry(
+        "scheduler missing or lost",
+        _R,
+        "Dask is not installed, its scheduler does not answer or went away, or its workers do not see the files "
+        "that the command sees. What was finished is kept; docs/clusters.md says what workers need.",
+    ),
+    "X224": Entry(
+        "no temperature gives the entropy",
+        _C,
+        "The read-out `t_matched` looks for the temperature at which a model's mean entropy on held-out text is "
+        "`entropy:` nat. It must lie above 0 and below the log of the vocabulary.",
+    ),
+    "X225": Entry(
+        "architecture not supported",
+        _C,
+        "States are read from a causal language model with one list of layers, each of which turns one state "
+        "a token into the next. docs/architectures.md names what is read, and why the rest is not.",
     ),
     # preregistration
     "P301": Entry(

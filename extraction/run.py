@@ -13,6 +13,7 @@ from dynstat.files import canonical_json
 from .engine import Engine
 from .panel import Panel, load_panel
 from .plan import Plan, words
+from .ranks import ALONE, Rank, gpus
 from .store import open_store
 
 Progress = Callable[[int, int, str], None]
@@ -25,8 +26,10 @@ def extract_panel(
     locks: Sequence[str | os.PathLike[str]] = (),
     progress: Progress | None = None,
     plan: Plan | None = None,
+    rank: Rank = ALONE,
+    device: str | None = None,
 ) -> Path:
-    """Extract a panel into a folder of shards.
+    """Extract a panel, or one process's part of it, into a folder of shards.
 
     Parameters
     ----------
@@ -41,6 +44,10 @@ def extract_panel(
         is in the store for good.
     plan : Plan, optional
         The panel's plan, where it was made before.
+    rank : Rank, optional
+        Which part of the work is this process's; by default all of it.
+    device : str, optional
+        Which GPU of several, such as "cuda:1"; by default ranks of one machine take them in turn.
 
     Returns
     -------
@@ -58,10 +65,14 @@ def extract_panel(
     plan = plan or Plan(panel)
     engine = open_store(plan, store, locks)
     missing = plan.missing(store)
-    total = sum(b.rows for b in plan.batches)
+    costs = plan.costs() if missing or rank.world > 1 else []
+    part = rank.part(costs) if rank.world > 1 else range(len(plan.batches))
+    missing = [i for i in missing if i in part]
+    total = sum(plan.batches[i].rows for i in part)
     done = total - sum(plan.batches[i].rows for i in missing)
-    costs = plan.costs() if missing else []
-    worker, clock = Worker(plan, store, engine), Clock(sum(costs[i] for i in missing))
+    if missing and device is None:
+        device = rank.device(panel.device, gpus(panel.device))
+    worker, clock = Worker(plan, store, engine, device), Clock(sum(costs[i] for i in missing))
     for i in missing:
         if progress:
             progress(done, total, panel.models[plan.batches[i].model].id + clock.left())

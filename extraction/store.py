@@ -46,7 +46,9 @@ class Binding:
     shards: tuple[str, ...]
 
 
-def open_store(plan: Plan, store: Path, locks: Sequence[str | os.PathLike[str]] = ()) -> Engine:
+def open_store(
+    plan: Plan, store: Path, locks: Sequence[str | os.PathLike[str]] = (), *, elsewhere: bool = False
+) -> Engine:
     """Check everything that forbids a run, and bind the store to the plan and to an engine.
 
     Of many processes that make a store at once one chooses the engine, and all compute with it. Temporary
@@ -60,6 +62,8 @@ def open_store(plan: Plan, store: Path, locks: Sequence[str | os.PathLike[str]] 
         Folder of the shards; made if need be.
     locks : sequence of path, optional
         Locked plans, needed for prompts of split ``confirmation``.
+    elsewhere : bool, optional
+        Other processes compute: they check whether they have the device and the engine.
 
     Returns
     -------
@@ -74,11 +78,11 @@ def open_store(plan: Plan, store: Path, locks: Sequence[str | os.PathLike[str]] 
     """
     bound = _fitting(plan, store)
     work = bound is None or bool(plan.missing(store))
-    if work and plan.panel.device != "cpu":
+    if work and not elsewhere and plan.panel.device != "cpu":
         from .device import check_device
 
         check_device(plan.panel)
-    if work and bound is not None:
+    if work and not elsewhere and bound is not None:
         _engine(bound, store).check(store / BINDING, plan.panel.device)
     if work and any(p["split"] == SPLIT for p in plan.prompts):
         admit(plan.panel, plan.inputs, store, locks)
