@@ -134,14 +134,14 @@ CODES: dict[str, Entry] = {
     "X217": Entry(
         "engine not to be had here",
         _U,
-        "A store is computed with one matmul kernel, number of threads and block size throughout, so that its "
-        "values are equal bit for bit whoever writes them. This machine or version cannot compute so.",
+        "A store is computed with one matmul kernel, number of threads and block size throughout, so that "
+        "its values are equal bit for bit whoever writes them. This machine or version cannot compute so.",
     ),
     "X218": Entry(
         "model not open to you",
         _R,
-        "The hub holds the repository and asks for more than its name: accept the terms on its page, and log in "
-        "with `hf auth login`. The revision is then fetched like any other.",
+        "The hub holds the repository and asks for more than its name: accept the terms on its page, and "
+        "log in with `hf auth login`. The revision is then fetched like any other.",
     ),
     "X219": Entry(
         "offline, and not in the cache",
@@ -151,8 +151,8 @@ CODES: dict[str, Entry] = {
     "X220": Entry(
         "translators of another model",
         _I,
-        "Translators of the tuned lens belong to the weights they were trained with: their file names the SHA-256, "
-        "the read-out, the width and the number of layers, and one of them is another.",
+        "Translators of the tuned lens belong to the weights they were trained with: their file names the "
+        "SHA-256, the read-out, the width and the number of layers, and one of them is another.",
     ),
     "X221": Entry(
         "intervention does not fit the model",
@@ -163,20 +163,21 @@ CODES: dict[str, Entry] = {
     "X222": Entry(
         "metric of the user's own fails",
         _C,
-        "The file that `register:` names cannot be imported, an entry lacks something, or the function raises, "
-        "returns another shape, or has no finite value where its inputs have. docs/extraction.md shows a file.",
+        "The file that `register:` names cannot be imported, an entry lacks something, or the function "
+        "raises, returns another shape, or has no finite value where its inputs have. docs/extraction.md "
+        "shows a file.",
     ),
     "X223": Entry(
         "scheduler missing or lost",
         _R,
-        "Dask is not installed, its scheduler does not answer or went away, or its workers do not see the files "
-        "that the command sees. What was finished is kept; docs/clusters.md says what workers need.",
+        "Dask is not installed, its scheduler does not answer or went away, or its workers do not see the "
+        "files that the command sees. What was finished is kept; docs/clusters.md says what workers need.",
     ),
     "X224": Entry(
         "no temperature gives the entropy",
         _C,
-        "The read-out `t_matched` looks for the temperature at which a model's mean entropy on held-out text is "
-        "`entropy:` nat. It must lie above 0 and below the log of the vocabulary.",
+        "The read-out `t_matched` looks for the temperature at which a model's mean entropy on held-out "
+        "text is `entropy:` nat. It must lie above 0 and below the log of the vocabulary.",
     ),
     "X225": Entry(
         "architecture not supported",

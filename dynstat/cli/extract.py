@@ -191,7 +191,7 @@ def _device(panel: Panel, device: str) -> tuple[Panel, str | None]:
     if not device:
         return panel, None
     found = _DEVICE.fullmatch(device)
-    if not found or found[1] == "cpu" != device:
+    if not found or (found[1] == "cpu" and found[2]):
         raise DynstatError(
             "Y003", "no such device", where="--device", found=device, expected="cpu | cuda | cuda:N"
         )
@@ -200,14 +200,14 @@ def _device(panel: Panel, device: str) -> tuple[Panel, str | None]:
         panel = replace(panel, device=found[1])
     if found[2] is None:
         return panel, None
-    import torch
+    from dynstat.extraction.ranks import gpus
 
-    if int(found[2]) >= torch.cuda.device_count():
+    if int(found[2]) >= (there := gpus("cuda")):
         raise DynstatError(
             "X215",
             "there is no such GPU",
             where="--device",
-            found=f"{torch.cuda.device_count()} GPUs",
+            found=f"{there} GPUs",
             expected=f"one with number {found[2]}",
             mend="GPUs are numbered from 0",
         )
