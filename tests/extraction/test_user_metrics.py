@@ -2,8 +2,10 @@
 
 import hashlib
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,3 +233,15 @@ def test_functions_that_fail(write_panel, own, tmp_path, body, word):
         extract_panel(write_panel(("llama",), more=MORE, texts=["The king said"]), tmp_path / "store")
     assert e.value.code == "X222" and "state_mean" in e.value.what and word in str(e.value)
     assert not list((tmp_path / "store").glob("*.nc"))
+
+
+def test_the_file_of_the_documentation(write_panel, own, tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "extraction.md").read_text("utf-8")
+    own.write_text(next(b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "METRICS.add" in b))
+    asked = re.search(r"`(metrics: \[entropy, spread,.*?\])`", text)[1].replace("entropy", "surprise_gap")
+    more = f"register: mine.py\n{asked}"
+    ds = dynstat.open(extract_panel(write_panel(("llama",), more=more, texts=["The king"]), tmp_path / "s"))
+    assert dynstat.verify(ds) == [] and (ds.rms >= ds.spread).values[ds.quality.values == 0].all()
+    assert ds.surprise_gap[..., :-1, :].notnull().all()
+    for name in user_metrics.OF_STATES + user_metrics.OF_LOGITS:
+        assert f"\n| `{name}` | " in text
