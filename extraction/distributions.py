@@ -1,6 +1,6 @@
 """The next-token distributions of some tokens at one layer: statistics in as few passes as they take.
 
-Logits and probabilities are float32. Sums over the vocabulary are float64, of sums of 64 neighbours, and so
+Logits and probabilities are float32. Sums over the vocabulary are float64, of sums of 512 neighbours, and so
 is what is made of them. Nothing is computed before it is asked for.
 """
 
@@ -13,11 +13,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .topk import BLOCK, Maxima
+from .topk import Maxima
 
 LN2 = math.log(2.0)
-# How many tokens are listed when only those above a threshold are counted: mostly none is left out.
-LISTED = 10
+# Neighbours that are summed in float32, where torch adds pairwise.
+_SUMMED = 512
 
 
 class Buffers:
@@ -154,14 +154,8 @@ class Reading:
 
     def count_above(self, threshold: float) -> Tensor:
         """Return the number of tokens above a probability, float64, shape (token,)."""
-        leading = self.leading(max(self._least_listed, LISTED))
-        above = (leading > threshold).sum(-1).double()
-        if leading.shape[-1] < self.base.shape[-1]:
-            rows = (leading[:, -1] > threshold).nonzero()[:, 0]
-            if len(rows):
-                least = (math.log(threshold) + self.log_total[rows]) * self.temperature
-                above[rows] = _count(self.base[rows] > least.to(self.base.dtype)[:, None])
-        return above
+        least = (math.log(threshold) + self.log_total) * self.temperature
+        return self._maxima.count(self.base, least.to(self.base.dtype))
 
     def log_probability(self, ids: Tensor) -> Tensor:
         """Return the log-probability of one token each, float64, shape (token,)."""
@@ -211,12 +205,7 @@ class Reading:
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Return sums over the last axis in float64; float32 rounds only within blocks of 64."""
-    whole = x.shape[-1] // BLOCK * BLOCK
-    total = x[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1).sum(-1, dtype=torch.float64)
+    """Return sums over the last axis in float64; float32 rounds only within blocks."""
+    whole = x.shape[-1] // _SUMMED * _SUMMED
+    total = x[:, :whole].unflatten(-1, (-1, _SUMMED)).sum(-1).sum(-1, dtype=torch.float64)
     return total if whole == x.shape[-1] else total + x[:, whole:].sum(-1, dtype=torch.float64)
-
-
-def _count(mask: Tensor) -> Tensor:
-    # float32 counts exactly far beyond any vocabulary, and several times as fast as int64.
-    return mask.to(torch.float32).sum(-1).double()

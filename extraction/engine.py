@@ -15,7 +15,7 @@ from dynstat.errors import DynstatError
 from .matmul import KERNELS, multiplier, usable
 
 # Bytes of one buffer of logits. A matmul of 128 rows takes a seventh less time a row than one of 64 (measured
-# at a vocabulary of 50,000); from 32 MiB on the C library gives memory back and gets it anew, which costs time.
+# at a vocabulary of 50,000); from 32 MiB on the C library gives memory back and fetches it anew every time.
 BLOCK_BYTES = 28 << 20
 GPU_BLOCK_BYTES = 256 << 20
 

@@ -161,8 +161,14 @@ def _read(
                 layers,
                 buffers,
             )
-            for layer in reversed(range(layers)):
-                sweep.read(layer, *way(layer, points.states(layer, start, stop)))
+            # Short texts: several layers go through one matmul, which is faster the more rows it has.
+            together = max(1, step // (stop - start))
+            for top in range(layers, 0, -together):
+                some = range(top - 1, max(top - together, 0) - 1, -1)
+                logits, finish = way([(i, points.states(i, start, stop)) for i in some])
+                for i, part in zip(some, logits.split(stop - start), strict=True):
+                    sweep.read(i, part, finish)
+                del logits, part
             sweep.write(found.values, start, stop)
             if 0 in members:
                 plain = sweep.plain
@@ -221,14 +227,14 @@ class Columns:
 
 def lens_of(
     model: Loaded, variant: Variant, columns: Columns, engine: Engine
-) -> Callable[[int, Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]:
+) -> Callable[[Sequence[tuple[int, Tensor]]], tuple[Tensor, Callable[[Tensor], Tensor]]]:
     """Return the way from states to logits of a variant.
 
     Returns
     -------
     callable
-        ``(layer, states of shape (n, width)) -> logits of shape (n, valid tokens), finish``; `finish` does
-        in place, to a part of the rows, what the model does to its logits in the end.
+        ``[(layer, states of shape (n, width)), ...] -> logits of shape (all n, valid tokens), finish``;
+        `finish` does in place, to a part of the rows, what the model does to its logits in the end.
     """
     readout = model.readout.without_norm() if variant.skip_norm else model.readout
     head = readout.linear
@@ -243,12 +249,14 @@ def lens_of(
     def nothing(logits: Tensor) -> Tensor:
         return logits
 
-    def multiply(layer: int, state: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        state = state.float()  # the read-out is float32 whatever the model computes in
-        if variant.translate is not None:
-            state = variant.translate(layer, state)
+    def multiply(layers: Sequence[tuple[int, Tensor]]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        parts = []
+        for layer, state in layers:
+            x = state.float()  # the read-out is float32 whatever the model computes in
+            parts.append(x if variant.translate is None else variant.translate(layer, x))
+        states = parts[0] if len(parts) == 1 else torch.cat(parts)
         if weight is None:
-            return columns.select(readout(state).float()), nothing
-        return columns.select(product(readout.features(state).float(), weight, bias)), readout.finish
+            return columns.select(readout(states).float()), nothing
+        return columns.select(product(readout.features(states).float(), weight, bias)), readout.finish
 
     return multiply

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .definitions import from_logits
-from .distributions import LISTED, Buffers, Followed, Reading
+from .distributions import Buffers, Followed, Reading
 from .requests import Request
 from .truncated import TopReading
 from .variants import Variant
@@ -194,4 +194,4 @@ class Sweep:
 
 def _listed(variant: Variant, r: Request) -> int:
     """Return how many of the most probable tokens a metric takes."""
-    return max(variant.top_k, int(r.options.get("k", 2)), LISTED if r.metric.name == "dispersion" else 2)
+    return max(variant.top_k, int(r.options.get("k", 2)))

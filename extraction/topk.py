@@ -64,6 +64,31 @@ class Maxima:
         values, within = self._gather(x, places).topk(k, dim=-1)
         return values, places.gather(-1, within).clamp_(max=self.size - 1)
 
+    def count(self, x: Tensor, least: Tensor) -> Tensor:
+        """Return how many entries of each row of `x`, less the largest, lie above a number.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n, V)
+            The numbers less the largest of their row.
+        least : Tensor, shape (n,)
+            One a row.
+
+        Returns
+        -------
+        Tensor of float64, shape (n,)
+        """
+        if not self._blocks:
+            return (x > least[:, None]).sum(-1).double()
+        # Only blocks whose maximum lies above it can hold such an entry, and those are few.
+        row, block = (self.maxima - self.largest[:, None] > least[:, None]).nonzero().unbind(-1)
+        places = self._places(block[:, None])
+        above = x[row[:, None], places.clamp(max=self.size - 1)] > least[row, None]
+        if self.size % BLOCK:
+            above &= places < self.size
+        found = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        return found.index_add_(0, row, above.sum(-1).double())
+
     def _places(self, blocks: Tensor) -> Tensor:
         within = torch.arange(BLOCK, device=blocks.device)
         return (blocks[..., None] * BLOCK + within).flatten(-2)
