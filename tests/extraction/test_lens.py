@@ -267,6 +267,15 @@ def test_variants_are_the_definitions_of_their_logits():
             same(found[f"{n}__{v}" if v else n], value, n)
 
 
+def test_readings_without_a_kernel_are_made_by_their_definitions():
+    runs, m = runs_of(2, 1, 0, 40), model(head())
+    kinds = [{"metric": "synchronisation@1", "kind": k, "as": k} for k in ("cosine", "top_k", "rbo", "jsd")]
+    found = measure(m, runs, kinds, [Variant(), Variant("top_k", top_k=9)], Engine(block_bytes=1)).values
+    assert set(found) == {"cosine", "top_k", "rbo", "jsd", "jsd__top_k"}
+    for name, value in naive(m, runs, kinds).items():
+        same(found[name], value, name)
+
+
 def test_a_vocabulary_of_few_tokens():
     linear = head(v=2)
     runs = runs_of(1, 1, 0, 6)
