@@ -18,6 +18,11 @@ from .sources import Source
 
 # Read-outs that multiply states by the unembedding themselves; others reuse the logits of the plain lens.
 OWN_MATMUL = ("logit_lens", "no_norm", "tuned")
+# The lens with all that is no matrix product, as a multiple of that; and seconds that no product explains: of
+# one block at one step of writing, and of one shard. Measured on two cores with the models of the demo.
+LENS = 1.25
+BLOCK_STEP_SECONDS = 3e-4
+SHARD_SECONDS = 0.2
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -93,19 +98,26 @@ def tokens_read(batch: Batch) -> int:
     return sum(len(ids) - 1 for ids in batch.ids) + batch.rows * (batch.steps + 1)
 
 
-def flops(batch: Batch, size: Size, panel: Panel) -> float:
-    """Return the floating-point operations of one item.
+def flops(batch: Batch, size: Size, panel: Panel) -> tuple[float, float]:
+    """Return the floating-point operations of one item: of the model, and of the lens.
 
-    Twice the active parameters a token, for writing and for reading; one unembedding a token written; the
-    lens, ``2 (layers) tokens d V`` a read-out that has a matmul of its own. Attention scores and everything
-    that is not a matrix product are left out.
+    The model: twice the active parameters a token, for writing and for reading, and one unembedding a token
+    written. The lens: ``2 (layers) tokens d V`` a read-out that has a matmul of its own. Attention scores and
+    everything that is not a matrix product are left out.
     """
     read = tokens_read(batch)
     written = batch.rows * batch.steps
     forward = 2.0 * size.active * (read + (written + sum(map(len, batch.ids)) if written else 0))
     unembedding = 2.0 * size.width * size.vocabulary
     matmuls = sum(r in OWN_MATMUL for r in panel.readouts)
-    return forward + unembedding * (written + matmuls * size.layers * read)
+    return forward + unembedding * written, unembedding * matmuls * size.layers * read
+
+
+def seconds(batch: Batch, size: Size, panel: Panel, of_model: float, of_lens: float) -> float:
+    """Return the seconds one item takes at the rates that :func:`rates` measures."""
+    forward, lens = flops(batch, size, panel)
+    calls = batch.steps * (size.layers - 1) * BLOCK_STEP_SECONDS
+    return forward / of_model + LENS * lens / of_lens + calls + SHARD_SECONDS
 
 
 def memory(batch: Batch, size: Size, panel: Panel, block_bytes: int) -> int:
@@ -130,18 +142,36 @@ def point_bytes(panel: Panel) -> int:
     return 4 * len(panel.metrics) * len(panel.readouts) + 5
 
 
-def rate_of(engine: Engine) -> float:
-    """Measure the floating-point operations a second of an engine's matrix product on this machine."""
-    import torch
-    from torch.nn.functional import linear
+def rates(engine: Engine, device: str) -> tuple[float, float] | None:
+    """Measure the floating-point operations a second of this machine: of a model's products, and of the lens.
 
-    states, matrix = torch.randn(64, 512), torch.randn(16384, 512)
-    best = math.inf
-    for _ in range(5):
-        started = time.perf_counter()
-        linear(states, matrix)
-        best = min(best, time.perf_counter() - started)
-    return 2.0 * states.shape[0] * matrix.numel() / best
+    Takes about 50 ms. The model's are those of torch's own matrix product, the lens's of the engine's kernel.
+    None where this machine, perhaps the login node of those that will compute, has no such device or kernel.
+    """
+    import torch
+
+    from .matmul import multiplier, usable
+
+    if (device == "cuda" and not torch.cuda.is_available()) or not usable(engine.kernel, device):
+        return None
+    rows, width, vocabulary = (64, 576, 16_384) if device == "cpu" else (4096, 1024, 32_768)
+    x = torch.ones(rows, width, device=device)
+    matrix = torch.ones(vocabulary, width, device=device)
+    before = torch.get_num_threads()
+    best = []
+    try:
+        torch.set_num_threads(engine.threads)
+        with torch.inference_mode():
+            for kernel in ("linear", engine.kernel):
+                times = []
+                for _ in range(4):
+                    started = time.perf_counter()
+                    multiplier(kernel)(x, matrix, None)[-1, -1].item()  # waits for a GPU
+                    times.append(time.perf_counter() - started)
+                best.append(2.0 * rows * width * vocabulary / min(times))
+    finally:
+        torch.set_num_threads(before)
+    return best[0], best[1]
 
 
 def _safetensors(source: Source) -> Iterable[tuple[str, tuple[int, ...]]]:
@@ -152,7 +182,7 @@ def _safetensors(source: Source) -> Iterable[tuple[str, tuple[int, ...]]]:
             for name, entry in header.items():
                 if name != "__metadata__":
                     yield name, tuple(map(int, entry["shape"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as e:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as e:
             raise DynstatError(
                 "F003", f"the header of {file.name} cannot be read", where=str(file), mend="fetch it again"
             ) from e

@@ -11,7 +11,7 @@ from typing import Any
 from dynstat.errors import DynstatError
 
 from .batches import Batch, plan_batches, shard_name
-from .costs import Size, flops, memory, point_bytes, rate_of, size_of, tokens_read
+from .costs import Size, flops, memory, point_bytes, rates, seconds, size_of, tokens_read
 from .encoding import Encoder, encoder
 from .engine import Engine, choose
 from .interventions import check_interventions
@@ -20,7 +20,7 @@ from .sources import Source, locate
 
 # What compression leaves of a point's bytes, and what a shard holds beside its points; measured on the demo.
 PACKED = 0.5
-SHARD_BYTES = 40_000
+SHARD_BYTES = 220_000
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Estimate:
     read : int
         Tokens whose states are read, in all: what the samples of a prompt share counts once.
     flops, seconds : float
-        Floating-point operations of what is missing, and the time they take at the rate measured here; a
-        lower bound, since work that is no matrix product comes on top.
+        Floating-point operations of what is missing, and the time it takes one process: matrix products at
+        the rate measured here, and what comes on top.
     rate : float
-        Floating-point operations a second, 0 where nothing is missing.
+        The one by the other; both 0 where nothing is missing, or this machine cannot time it.
     memory : int
         Bytes held at most, beside the interpreter and its libraries.
     disk, packed : int
@@ -70,10 +70,12 @@ class Estimate:
         )
         if not self.missing:
             return lines
-        return lines + (
-            f"; {_amount(self.flops, 'FLOP')} to do, at least {words(self.seconds)} at "
-            f"{_amount(self.rate, 'FLOP/s')}, {_amount(self.memory, 'B')} of memory"
+        time = (
+            f"about {words(self.seconds)} at {_amount(self.rate, 'FLOP/s')}"
+            if self.rate
+            else "not timed here"
         )
+        return f"{lines}; {_amount(self.flops, 'FLOP')} to do, {time}, {_amount(self.memory, 'B')} of memory"
 
 
 def _amount(value: float, unit: str) -> str:
@@ -140,24 +142,18 @@ class Plan:
 
     def costs(self) -> list[float]:
         """Return the floating-point operations of every batch, in the order of the plan."""
-        return [flops(b, self.sizes[b.model], self.panel) for b in self.batches]
+        return [sum(flops(b, self.sizes[b.model], self.panel)) for b in self.batches]
 
-    def estimate(self, store: Path, rate: float | None = None) -> Estimate:
-        """Return what the run takes.
-
-        Parameters
-        ----------
-        store : Path
-            What is there already is not counted as work.
-        rate : float, optional
-            Floating-point operations a second; measured here by default.
-        """
+    def estimate(self, store: Path) -> Estimate:
+        """Return what the run takes; what is in the store already is not counted as work."""
         missing = self.missing(store)
-        costs = self.costs() if missing else []
-        work = sum(costs[i] for i in missing)
-        engine = self._engine(store) if missing else None
-        if engine is not None and rate is None:
-            rate = rate_of(engine)
+        left = [(self.batches[i], self.sizes[self.batches[i].model], self.panel) for i in missing]
+        work, time, held = sum(sum(flops(*item)) for item in left), 0.0, 0
+        if missing:
+            engine = self._engine(store)
+            if speed := rates(engine, self.panel.device):
+                time = sum(seconds(*item, *speed) for item in left)
+            held = max(memory(*item, engine.block_bytes) for item in left)
         tokens = [b.tokens for b in self.batches]
         points = sum(n * self.sizes[b.model].layers for n, b in zip(tokens, self.batches, strict=True))
         runs = sum(b.rows for b in self.batches)
@@ -171,16 +167,9 @@ class Plan:
             points=points,
             read=sum(tokens_read(b) for b in self.batches),
             flops=work,
-            seconds=work / rate if rate else 0.0,
-            rate=rate or 0.0,
-            memory=max(
-                (
-                    memory(self.batches[i], self.sizes[self.batches[i].model], self.panel, engine.block_bytes)
-                    for i in missing
-                    if engine is not None
-                ),
-                default=0,
-            ),
+            seconds=time,
+            rate=work / time if time else 0.0,
+            memory=held,
             disk=disk,
             packed=int(PACKED * points * point_bytes(self.panel)) + SHARD_BYTES * len(self.batches),
         )

@@ -156,7 +156,8 @@ class Worker:
             started = time.time()
             ds = read_batch(plan, model, card, batch, variants, self.engine)
             ended = time.time()
-            when = {"started": round(started, 3), "ended": round(ended, 3), "seconds": round(ended - started, 3)}
+            when = {"started": started, "ended": ended, "seconds": ended - started}
+            when = {k: round(v, 3) for k, v in when.items()}
             what = known | of_batch(plan.panel, model, batch) | when
             ds.attrs["provenance"] = canonical_json(what).decode()
             ds.attrs["item"] = canonical_json(plan.key(index)).decode()

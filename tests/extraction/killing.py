@@ -93,10 +93,18 @@ def main(panel, folder, kills, seed):
     combining = time.monotonic() - started
     hashes = {n: dynstat.content_hash(dynstat.open(calm / n)) for n in plan.names}
     combined = dynstat.content_hash(dynstat.open(calm_out))
-    count = dict.fromkeys(
-        ("kills", "in_runs", "in_combine", "halves", "stores", "acknowledged", "too_late"), 0
+    kinds = (
+        "kills",
+        "in_runs",
+        "in_combine",
+        "half_shards",
+        "half_combined",
+        "stores",
+        "acknowledged",
+        "late",
     )
-    store, out, known = folder / "store", folder / "panel.nc", {}
+    count = dict.fromkeys(kinds, 0)
+    store, out, known, seen = folder / "store", folder / "panel.nc", {}, set()
 
     def look():
         for name, stamp in known.items():
@@ -106,7 +114,9 @@ def main(panel, folder, kills, seed):
                 assert dynstat.content_hash(dynstat.open(file)) == hashes[file.name], file.name
         if out.exists():
             assert dynstat.content_hash(dynstat.open(out)) == combined
-        count["halves"] += len(leftovers(store)) + len(leftovers(folder))
+        for kind, place in (("half_shards", store), ("half_combined", folder)):
+            count[kind] += len(new := set(leftovers(place)) - seen)
+            seen.update(new)
 
     def compare():
         status, lines = end(*start(plan, store, out))
@@ -136,7 +146,7 @@ def main(panel, folder, kills, seed):
             # What is missing no more when it died tells which part of the work it died in.
             count["in_combine" if not plan.missing(store) else "in_runs"] += 1
         else:
-            count["too_late"] += 1
+            count["late"] += 1
         for name in acknowledged(plan, missing, lines):
             assert (store / name).exists(), f"{name} was acknowledged and is lost"
             known[name] = (store / name).stat().st_mtime_ns

@@ -61,7 +61,7 @@ def test_a_few_kills(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_hundred_kills(tmp_path):
-    """Twice seventy shards; about a third of the kills fall into the combine."""
+    """Two models, ten shards, again and again; about half of the kills find only the combine left to do."""
     count = killed(tmp_path, ("llama", "gpt2"), 100, seed=20261120)
-    assert count["in_combine"] >= 15 and count["in_runs"] >= 30 and count["halves"] > 0
-    assert count["acknowledged"] > 50
+    assert count["in_combine"] >= 15 and count["in_runs"] >= 30
+    assert count["half_shards"] > 0 and count["acknowledged"] >= 10
