@@ -15,6 +15,9 @@ from .encoding import Encoder
 # Change of a state, relative to the largest of its layer, that rounding may cause and reading ahead exceeds.
 _AHEAD, _AHEAD_HALF = 1e-3, 5e-2
 
+# In the names of the configs that a multimodal model holds beside that of its text.
+_SENSES = ("vision", "audio", "image", "speech")
+
 
 def check_kind(config: Any, name: str) -> None:
     """Refuse the configs of models that read something else than one text.
@@ -26,7 +29,7 @@ def check_kind(config: Any, name: str) -> None:
     """
     if getattr(config, "is_encoder_decoder", False):
         found, mend = "an encoder with a decoder", "choose a model that reads and writes one text"
-    elif config.get_text_config() is not config:
+    elif config.get_text_config() is not config or any(s in str(config.sub_configs) for s in _SENSES):
         found, mend = "a multimodal model", "take its text model out and save it by itself, if it has one"
     else:
         return

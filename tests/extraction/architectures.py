@@ -17,8 +17,9 @@ VOCABULARY, WIDTH, LAYERS = 96, 32, 3
 
 # Every config takes those of its own names; the others are of other architectures.
 GENERIC = {
-    "vocab_size": VOCABULARY, "max_position_embeddings": 64, "n_positions": 64, "n_ctx": 64, "max_seq_len": 64,
-    "context_length": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "is_decoder": True,
+    "vocab_size": VOCABULARY, "max_position_embeddings": 64, "n_positions": 64, "n_ctx": 64,
+    "max_seq_len": 64, "context_length": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "is_decoder": True,
     "hidden_size": WIDTH, "d_model": WIDTH, "n_embd": WIDTH, "emb_dim": WIDTH, "attention_hidden_size": WIDTH,
     "word_embed_proj_dim": WIDTH, "embedding_size": WIDTH,
     "num_hidden_layers": LAYERS, "n_layer": LAYERS, "n_layers": LAYERS, "num_layers": LAYERS,
@@ -26,7 +27,8 @@ GENERIC = {
     "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_heads": 4, "num_key_value_heads": 2,
     "decoder_attention_heads": 4, "encoder_attention_heads": 4, "num_decoder_attention_heads": 4,
     "num_encoder_attention_heads": 4, "head_dim": 8, "rotary_dim": 4, "sliding_window": 8,
-    "intermediate_size": 48, "ffn_dim": 48, "decoder_ffn_dim": 48, "encoder_ffn_dim": 48, "ffn_hidden_size": 48,
+    "intermediate_size": 48, "ffn_dim": 48, "decoder_ffn_dim": 48, "encoder_ffn_dim": 48,
+    "ffn_hidden_size": 48,
     "shared_intermediate_size": 16, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
     "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_topk": 2,
     "n_shared_experts": 1, "num_shared_experts": 1, "first_k_dense_replace": 1, "topk_group": 1, "n_group": 1,
@@ -35,12 +37,15 @@ GENERIC = {
     "mamba_d_state": 8, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_n_heads": 8, "mamba_d_head": 8,
     "mamba_n_groups": 1, "mamba_chunk_size": 8, "mamba_dt_rank": 4, "mamba_num_heads": 8, "mamba_head_dim": 8,
     "state_size": 8, "ssm_state_size": 8, "expand": 2, "conv_kernel": 4, "time_step_rank": 4, "n_groups": 1,
-    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
     "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8,
     # Scalars between the state and the logits, none of them harmless.
     "final_logit_softcapping": 2.0, "logits_soft_cap": 2.0, "output_logit_soft_cap": 2.0,
-    "logit_scale": 0.0625, "logits_scaling": 8.0, "lm_head_multiplier": 0.25, "logits_mup_width_multiplier": 4.0,
-    "dim_model_base": 8, "embedding_multiplier": 12.0, "scale_emb": 12.0, "unpadded_vocab_size": VOCABULARY - 6,
+    "logit_scale": 0.0625, "logits_scaling": 8.0, "lm_head_multiplier": 0.25,
+    "logits_mup_width_multiplier": 4.0,
+    "dim_model_base": 8, "embedding_multiplier": 12.0, "scale_emb": 12.0,
+    "unpadded_vocab_size": VOCABULARY - 6,
 }  # fmt: skip
 
 _MIXED = ["linear_attention", "full_attention", "linear_attention"]
@@ -71,7 +76,10 @@ SPECIAL = {
         "rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE},
     },
     "cpmant": {"dim_ff": 48, "dim_head": 8, "prompt_length": 4},
-    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0}, "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2}},
+    "dbrx": {
+        "attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2},
+    },
     "dots3_note_text": {
         "num_key_value_heads": 4, "shared_experts_intermediate_size": 16, "swa_num_attention_heads": 4,
         "swa_num_key_value_heads": 4, "swa_q_lora_rank": 16, "swa_kv_lora_rank": 16, "swa_head_dim": 16,
@@ -84,7 +92,8 @@ SPECIAL = {
     },
     "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "kimi_linear": {"num_experts_per_token": 2, "linear_head_dim": 8, "linear_num_heads": 4, "num_key_value_heads": 4},
+    "kimi_linear": {"num_experts_per_token": 2, "linear_head_dim": 8, "linear_num_heads": 4,
+                    "num_key_value_heads": 4},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
     "longcat_flash": {"expert_ffn_hidden_size": 16, "zero_expert_num": 2, "num_key_value_heads": 4},
@@ -95,13 +104,18 @@ SPECIAL = {
         "feed_forward_size": 48, "attn_layers": ["local", "local", "local"], "local_attn_chunk_length": 4,
     },
     "roc_bert": {
-        "pronunciation_embed_dim": 8, "pronunciation_vocab_size": 96, "shape_embed_dim": 8, "shape_vocab_size": 96,
+        "pronunciation_embed_dim": 8, "pronunciation_vocab_size": 96, "shape_embed_dim": 8,
+        "shape_vocab_size": 96,
     },
     "xmod": {"default_language": "en_XX"},
-    "zamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "attention_head_dim": 16, "num_key_value_heads": 4,
-              "attention_hidden_size": 64, "num_hidden_layers": 6},
-    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba"], "hybrid_layer_ids": [1], "num_key_value_heads": 4,
-        "mamba_headdim": 8, "n_mamba_heads": 8, "attention_hidden_size": 64, "attention_head_dim": 16},
+    "zamba": {
+        "attn_layer_period": 2, "attn_layer_offset": 1, "attention_head_dim": 16, "num_key_value_heads": 4,
+        "attention_hidden_size": 64, "num_hidden_layers": 6,
+    },
+    "zamba2": {
+        "layers_block_type": ["mamba", "hybrid", "mamba"], "hybrid_layer_ids": [1], "num_key_value_heads": 4,
+        "mamba_headdim": 8, "n_mamba_heads": 8, "attention_hidden_size": 64, "attention_head_dim": 16,
+    },
     "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
 }  # fmt: skip
 
@@ -116,28 +130,28 @@ TYPES = {
     "gemma2 (no cap)": ("gemma2", {"final_logit_softcapping": None}),
 }  # fmt: skip
 
-_MULTIMODAL = "multimodal"
 # What transformers lists as causal and is not read, and why.
+_MULTIMODAL = [
+    "dots3_note", "emu3", "fuyu", "gemma3", "gemma3n", "gemma4", "gemma4_unified", "git", "got_ocr2",
+    "llama4", "mllama", "moshi", "moss_transcribe_diarize", "phi4_multimodal", "qwen3_5",
+    "qwen3_5_moe", "qwen4_exp",
+]  # fmt: skip
 NOT_READ = {
+    "blt": "it reads bytes in patches, and its local and global layers have different positions",
+    "cpmant": "it puts prompt tokens of its own before the text, so that states and tokens do not match",
+    "gemma3n_text": "it runs four copies of the state side by side, along the first axis",
+    "hrm_text": "it calls the same layers again and again, so that a layer has several states",
+    "inkling2_text": "its last step looks back at earlier layers, so that no single state gives the logits",
+    "prophetnet": "it predicts several tokens at once from several streams",
+    "reformer": "it keeps two streams that are computed from one another",
+    "xlm": "it has no layers: attention and feed-forward lie in lists of their own",
+    "xlnet": "it reads in permuted order",
+    **dict.fromkeys(_MULTIMODAL, "multimodal; its text part is read where it is an architecture of its own"),
+    **dict.fromkeys(["musicgen", "musicgen_melody"], "it writes several streams of audio codes, no text"),
     **dict.fromkeys(
-        ["dots3_note", "emu3", "fuyu", "gemma3", "gemma3n", "gemma4", "gemma4_unified", "git", "got_ocr2", "llama4",
-         "mllama", "moss_transcribe_diarize", "phi4_multimodal", "qwen3_5", "qwen3_5_moe", "qwen4_exp"],
-        _MULTIMODAL,
+        ["gemma4_assistant", "gemma4_unified_assistant"], "it drafts for another model, whose states it reads"
     ),
-    **dict.fromkeys(["musicgen", "musicgen_melody"], "writes several streams of audio codes, no text"),
-    **dict.fromkeys(
-        ["gemma4_assistant", "gemma4_unified_assistant"], "drafts for another model, whose states it reads"
-    ),
-    "blt": "reads bytes in patches: its local and global stacks have different positions",
-    "cpmant": "puts prompt tokens of its own before the text, so states and tokens do not match",
-    "gemma3n_text": "runs four parallel copies of the state, with the copies as the first axis",
-    "hrm_text": "calls its layers again and again, so a layer has several states",
-    "inkling2_text": "its last step attends to the outputs of earlier layers, so that no single state gives the logits",
-    "prophetnet": "predicts several tokens at once from several streams",
-    "reformer": "keeps two streams that are computed from one another",
-    "xlm": "has no layers: attention and feed-forward lie in lists of their own",
-    "xlnet": "reads in permuted order, tokens before rows",
-}  # fmt: skip
+}
 
 
 def causal() -> list[str]:
@@ -175,8 +189,9 @@ def build(name: str, seed: int = 0, dtype=torch.float32):
 
 def steps(readout) -> str:
     """Say what stands between the last state and the logits, without the numbers of the tiny form."""
-    out = [type(m).__name__ + " with bias" * (getattr(m, "bias", None) is not None and "Linear" in type(m).__name__)
-           for m in readout.chain]  # fmt: skip
+    out = [type(m).__name__ for m in readout.chain]
+    if readout.linear is not None and readout.linear.bias is not None:
+        out[-1] += " with bias"
     if readout.pre_head != 1.0:
         out.insert(-1, "÷ number")
     out += ["× number"] * (readout.scale != 1.0)
@@ -187,3 +202,18 @@ def steps(readout) -> str:
 def row(name: str, lm, readout) -> str:
     """One row of the table in docs/architectures.md."""
     return f"| `{name}` | {type(lm).__name__} | {steps(readout)} |"
+
+
+def not_read() -> list[str]:
+    """Rows of the second table of docs/architectures.md."""
+    return [f"| `{name}` | {reason} |" for name, reason in NOT_READ.items()]
+
+
+if __name__ == "__main__":
+    from dynstat.extraction.capture import blocks_of
+    from dynstat.extraction.discovery import trace
+
+    for known in sorted(readable()):
+        built = build(known)
+        print(row(known, built, trace(built, blocks_of(built), known)))
+    print("\n".join(not_read()))
