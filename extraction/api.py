@@ -202,9 +202,9 @@ def extract(
             id=loaded.id,
             title=f"{loaded.id} on {len(rows)} prompt{'s' * (len(rows) > 1)}",
             license="",
-            file=Path(),
+            file=Path(_WHERE),
             models=(loaded.source.spec,),
-            prompt_file=Path(),
+            prompt_file=Path(_WHERE),
             split=rows[0]["split"],
             samples=samples,
             budget=max_new_tokens,
@@ -360,7 +360,16 @@ def _spec(model: Any, tokenizer: Any, revision: str | None, name: str | None) ->
 
 
 def _folder(given: str | os.PathLike[str]) -> Path:
-    return is_file(given) or Path(given)
+    place = is_file(given)
+    if place is None or not (place / "tokenizer.json").is_file():
+        raise DynstatError(
+            "F001",
+            "there is no tokenizer.json",
+            where=os.fspath(given),
+            expected="the folder of a tokenizer",
+            mend="give its folder, or, with a model in memory, the tokenizer itself",
+        )
+    return place
 
 
 def _place(text: str) -> Path:

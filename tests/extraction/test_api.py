@@ -111,7 +111,7 @@ def test_prompts_may_come_in_any_form(tokenizer, tmp_path):
         same(ds, parts[0], ["entropy", "token_id", "log_probability"])
     assert set(parts[0].category.values) == {""} and set(parts[-1].category.values) == {"open", "factual"}
     assert set(parts[4].split.values) == {"pilot"} and set(parts[0].split.values) == {"panel"}
-    one = sound(extract(model, TEXTS[0], "entropy", tokenizer=tokenizer))
+    one = sound(extract(model, TEXTS[0], "entropy", tokenizer=TOKENIZER))
     assert one.sizes["prompt"] == 1 and one.sizes["sample"] == 1
     frame["answers"], frame["length"] = [["a", "b"]] + [None] * 4, range(5)
     ds = sound(extract(model, frame, "entropy", tokenizer=tokenizer))
@@ -253,6 +253,8 @@ BAD = [
     ({"device": "tpu"}, "Y003"),
     ({"dtype": "bfloat16"}, "Y003"),
     ({"tokenizer": None}, "Y003"),
+    ({"tokenizer": "data:models"}, "F001"),
+    ({"tokenizer": "nowhere"}, "F001"),
     ({"model": 3}, "Y003"),
     ({"model": torch.nn.Linear(2, 2)}, "Y003"),
     ({"model": "org/name"}, "Y002"),
