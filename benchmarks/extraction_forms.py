@@ -334,19 +334,20 @@ def reference(parts: Parts, tokens: int) -> dict[str, np.ndarray]:
     """Do the job in float64 throughout, on the first tokens; later tokens change nothing before them.
 
     ``ties`` says how many probabilities are so near to 1 % that rounding decides.
+    The model is float64 afterwards.
     """
-    parts.lm.double()
-    try:
-        hidden = _hidden(parts, parts.ids[:, :tokens])
-        final = _read(parts, hidden, len(hidden) - 1).log_softmax(-1)
-        layers = []
-        for i in range(len(hidden)):
-            logits = _read(parts, hidden, i)
-            near = (logits.softmax(-1) / ABOVE - 1).abs() < TIE
-            layers.append(numbers(logits, final) | {"ties": near.sum(-1)})
-        return _stacked(layers)
-    finally:
-        parts.lm.float()
+    import torch
+
+    # Not lm.double(): transformers refuses to convert what came out of a GGUF file, though it is float32.
+    torch.nn.Module.double(parts.lm)
+    hidden = _hidden(parts, parts.ids[:, :tokens])
+    final = _read(parts, hidden, len(hidden) - 1).log_softmax(-1)
+    layers = []
+    for i in range(len(hidden)):
+        logits = _read(parts, hidden, i)
+        near = (logits.softmax(-1) / ABOVE - 1).abs() < TIE
+        layers.append(numbers(logits, final) | {"ties": near.sum(-1)})
+    return _stacked(layers)
 
 
 FORMS: dict[str, tuple[str, Callable[[Parts], Job]]] = {
