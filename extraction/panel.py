@@ -157,6 +157,8 @@ class Panel:
         "right" lets prompts of different lengths be read together, in mode "forced" only.
     register : Path or None
         Python file that registers the user's own metrics.
+    register_sha256 : str
+        Hash of that file when the panel was read, to which the panel is bound.
     readout_options : mapping of str to mapping
         By read-out, where it has any: t_matched ``entropy`` (nat) and ``text`` (Path), top_k ``k``, tuned
         ``translators`` (Path by model id).
@@ -184,13 +186,14 @@ class Panel:
     dtype: str = "float32"
     padding: str = "none"
     register: Path | None = None
+    register_sha256: str = ""
     readout_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         # A panel that comes from another process brings the user's metrics with it.
         if self.register is not None:
-            register(self.register)
+            register(self.register, self.register_sha256)
 
     def prompts(self) -> list[dict[str, Any]]:
         """Read the prompts of the panel's split.
@@ -242,9 +245,13 @@ class Panel:
             # Named only where they are not the default, so that panels keep the hash that locks have bound.
             **({} if self.device == "cpu" else {"device": self.device}),
             **({} if self.padding == "none" else {"padding": self.padding}),
-            **({} if self.register is None else {"register_sha256": register(self.register)}),
+            **({} if self.register is None else {"register_sha256": self._registered()}),
             **({"readout_options": self._readout_options()} if self.readout_options else {}),
         }
+
+    def _registered(self) -> str:
+        assert self.register is not None
+        return register(self.register, self.register_sha256)
 
     def _readout_options(self) -> dict[str, Any]:
         """Give the options of the read-outs with the hashes of files in place of their paths."""

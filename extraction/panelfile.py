@@ -53,8 +53,7 @@ def read_panel(file: Path) -> Panel:
         )
     # Before the metrics are read, which may be the user's own.
     own = None if raw.get("register") is None else _path(_text(raw, "register", where), file)
-    if own is not None:
-        register(own)
+    sha = "" if own is None else register(own)
     names = tuple(m.id for m in models)
     readouts, options = read_readouts(
         raw.get("readouts", ["logit_lens"]), names, lambda text: _path(text, file), where
@@ -83,6 +82,7 @@ def read_panel(file: Path) -> Panel:
         dtype=_choice(raw, "dtype", ("float32", "bfloat16", "float16"), where),
         padding=padding,
         register=own,
+        register_sha256=sha,
     )
 
 

@@ -30,7 +30,7 @@ _active: dict[Path, str] = {}
 _known: dict[str, tuple[Metric, ...]] = {}
 
 
-def register(file: Path) -> str:
+def register(file: Path, sha256: str = "") -> str:
     """Run a user's file of metrics, so that a panel can name them, and return the hash of the file.
 
     The file is imported under a name made of its hash, so that what is registered is what was hashed; a file
@@ -40,6 +40,9 @@ def register(file: Path) -> str:
     ----------
     file : Path
         Python that calls ``METRICS.add(Metric(...))`` of `dynstat.registry` and defines the functions.
+    sha256 : str, optional
+        Hash that the file had when its panel was read. Its functions of then are put back, so that a panel
+        means the same until its end, whoever edits the file.
 
     Returns
     -------
@@ -49,14 +52,19 @@ def register(file: Path) -> str:
     Raises
     ------
     DynstatError
-        F001 (no such file), X222 (it cannot be imported, or an entry is not one that can be measured).
+        F001 (no such file), X222 (it cannot be imported, an entry is not one that can be measured, or the
+        file is not the one that its panel was read with).
     """
     file = file.absolute()
-    try:
-        content = file.read_bytes()
-    except OSError as e:
-        raise DynstatError("F001", f"{file.name} cannot be read: {e.strerror}", where=str(file)) from e
-    sha = sha256_bytes(content)
+    content, sha = (b"", sha256) if sha256 in _known else _read(file)
+    if sha256 not in ("", sha):
+        raise _fails(
+            f"{file.name} changed since its panel was read",
+            file,
+            found=sha,
+            expected=sha256,
+            mend="put it back, or read the panel again: it is another panel now",
+        )
     if _active.get(file) == sha:
         return sha
     old = _active.get(file, "")
@@ -75,6 +83,14 @@ def register(file: Path) -> str:
         raise
     _active[file] = sha
     return sha
+
+
+def _read(file: Path) -> tuple[bytes, str]:
+    try:
+        content = file.read_bytes()
+    except OSError as e:
+        raise DynstatError("F001", f"{file.name} cannot be read: {e.strerror}", where=str(file)) from e
+    return content, sha256_bytes(content)
 
 
 def forget(file: Path) -> None:

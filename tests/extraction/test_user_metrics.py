@@ -196,6 +196,21 @@ def test_the_file_is_part_of_the_panel(write_panel, own):
     assert load_panel(file).inputs() == inputs
 
 
+def test_a_panel_stays_bound_to_the_file_it_was_read_with(write_panel, own, tmp_path):
+    """Neither an edit in the middle nor a newer panel of the same session changes an older one."""
+    file = write_panel(("llama",), more=MORE, texts=["The king said"])
+    old = load_panel(file)
+    own.write_text(FILE.replace("states.mean(-1)", "1.0 + states.mean(-1)"))
+    new = load_panel(file)
+    assert new.inputs() != old.inputs()
+    a, b = (dynstat.open(extract_panel(p, tmp_path / n)) for p, n in ((old, "old"), (new, "new")))
+    np.testing.assert_allclose(b.state_mean, a.state_mean + 1, rtol=1e-5)
+    old_in_another_process = pickle.dumps(old)
+    code = "import pickle, sys; pickle.loads(sys.stdin.buffer.read())"
+    done = subprocess.run([sys.executable, "-c", code], input=old_in_another_process, capture_output=True)
+    assert b"X222" in done.stderr and b"changed since" in done.stderr
+
+
 def test_a_panel_brings_them_to_another_process(write_panel, own, tmp_path):
     panel = load_panel(write_panel(("llama",), more=MORE))
     (tmp_path / "panel.pickle").write_bytes(pickle.dumps(panel))
