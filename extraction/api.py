@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,29 +13,27 @@ import torch
 import xarray as xr
 
 from dynstat.dataset.combine import combine
-from dynstat.errors import DynstatError, DynstatWarning
 from dynstat.files import canonical_hash, canonical_json
 from dynstat.registry import Metric
 
 from .batches import plan_batches
 from .device import arithmetic
-from .encoding import Encoder, encoder_of, load_tokenizer
 from .engine import Engine, choose
-from .given import Prompts, is_file, prompts_from
+from .given import Prompts, prompts_from
 from .measures import METRICS_BY_DEFAULT, bad, read_metrics, read_readouts
 from .memory import evaluation
-from .models import Loaded, load, wrap
-from .panel import Intervention, ModelSpec, Panel, Sample
+from .models import Loaded
+from .opening import WHERE, file_of, open_model
+from .panel import Intervention, Panel, Sample
 from .panelfile import disturbed_samples, plain_samples
 from .plan import Plan, _context
 from .provenance import of_model
 from .shard import read_batch
-from .sources import Source, locate, offline
+from .sources import offline
 from .user_metrics import registered
 from .variants import variants_of
 
 MetricLike = str | Mapping[str, Any] | Metric | Callable[..., Any]
-_WHERE = "extract"
 
 
 @dataclass(frozen=True)
@@ -190,21 +186,21 @@ def extract(
     }
     for key, (value, allowed) in choices.items():
         if value not in allowed:
-            raise bad(key, value, " | ".join(allowed), _WHERE)
+            raise bad(key, value, " | ".join(allowed), WHERE)
     given = [metrics] if isinstance(metrics, (str, Mapping, Metric)) or callable(metrics) else list(metrics)
     own = [m for m in given if isinstance(m, Metric) or callable(m)]
     with registered(own) as names, _no_network() if offline else nullcontext():
         asked = iter(names)
-        specs = read_metrics([next(asked) if m in own else m for m in given], _WHERE)
-        loaded = _load(model, tokenizer, revision, start_token, device, dtype, name)
-        chosen, options = read_readouts(list(readouts), (loaded.id,), _place, _WHERE)
+        specs = read_metrics([next(asked) if m in own else m for m in given], WHERE)
+        loaded = open_model(model, tokenizer, revision, start_token, device, dtype, name)
+        chosen, options = read_readouts(list(readouts), (loaded.id,), file_of, WHERE)
         panel = _Panel(
             id=loaded.id,
             title=f"{loaded.id} on {len(rows)} prompt{'s' * (len(rows) > 1)}",
             license="",
-            file=Path(_WHERE),
+            file=Path(WHERE),
             models=(loaded.source.spec,),
-            prompt_file=Path(_WHERE),
+            prompt_file=Path(WHERE),
             split=rows[0]["split"],
             samples=samples,
             budget=max_new_tokens,
@@ -258,146 +254,20 @@ def _samples(
     interventions: Sequence[Intervention | Mapping[str, Any]],
 ) -> tuple[Sample, ...]:
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
-        raise bad("max_new_tokens", budget, "a whole number, 0 where nothing is written", _WHERE)
+        raise bad("max_new_tokens", budget, "a whole number, 0 where nothing is written", WHERE)
     seeds, temperatures = list(seeds), list(temperatures)
     if budget == 0:
         for key, value in (("seeds", seeds), ("temperatures", temperatures), ("greedy", greedy)):
             if value:
-                raise bad(key, value, "nothing where max_new_tokens is 0: nothing is written", _WHERE)
+                raise bad(key, value, "nothing where max_new_tokens is 0: nothing is written", WHERE)
         plain = [Sample("forced", -1, 0.0, 0, "forced")]
     else:
         heat = temperatures or [1.0] * bool(seeds)
-        plain = plain_samples(seeds, heat, bool(greedy) or not (seeds or temperatures), budget, _WHERE)
+        plain = plain_samples(seeds, heat, bool(greedy) or not (seeds or temperatures), budget, WHERE)
     if not interventions:
         return tuple(plain)
     changes = [i.as_dict() if isinstance(i, Intervention) else i for i in interventions]
-    return tuple(plain + disturbed_samples(plain, changes, _WHERE))
-
-
-def _load(
-    model: Any,
-    tokenizer: Any,
-    revision: str | None,
-    start_token: str,
-    device: str | None,
-    dtype: str | None,
-    name: str | None,
-) -> Loaded:
-    """Return the model ready to be read."""
-    if isinstance(model, torch.nn.Module):
-        return _in_memory(model, tokenizer, start_token, device, dtype, name)
-    if not isinstance(model, (str, os.PathLike)):
-        raise bad(
-            "model", type(model).__name__, "a model of transformers, a folder, a file or a name", _WHERE
-        )
-    spec = _spec(model, tokenizer, revision, name)
-    for key, value, allowed in (
-        ("device", device, ("cpu", "cuda")),
-        ("dtype", dtype, ("float32", "bfloat16", "float16")),
-    ):
-        if value not in (None, *allowed):
-            raise bad(key, value, " | ".join(allowed), _WHERE)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DynstatError(
-            "X215",
-            "torch sees no CUDA device",
-            where=_WHERE,
-            found=torch.__version__,
-            mend='say device="cpu"',
-        )
-    source = locate(spec, dtype or "float32")
-    encoder = _encoder(_tokenizer_of(source), start_token, spec.id)
-    return load(source, encoder, device or "cpu")
-
-
-def _in_memory(
-    model: Any, tokenizer: Any, start_token: str, device: str | None, dtype: str | None, name: str | None
-) -> Loaded:
-    config = getattr(model, "config", None)
-    if config is None or not hasattr(model, "get_output_embeddings"):
-        raise bad("model", type(model).__name__, "a causal model of transformers, head included", _WHERE)
-    if tokenizer is None:
-        raise DynstatError(
-            "Y003",
-            "a model in memory needs its tokenizer",
-            where=_WHERE,
-            found="tokenizer=None",
-            expected="tokenizer=AutoTokenizer.from_pretrained(...), or the folder of one",
-            mend="give tokenizer=",
-        )
-    for key, value, has in (
-        ("device", device, model.device.type),
-        ("dtype", dtype, str(model.dtype).removeprefix("torch.")),
-    ):
-        if value not in (None, has):
-            raise bad(key, value, f"{has}, as the model is: it is not changed here", _WHERE)
-    label = name or Path(str(getattr(config, "_name_or_path", "") or "")).name or str(config.model_type)
-    if isinstance(tokenizer, (str, os.PathLike)):
-        tokenizer = _tokenizer_of(Source(ModelSpec(label, "folder", ""), Path(), (), _folder(tokenizer), ""))
-    return wrap(model, _encoder(tokenizer, start_token, label), id=label)
-
-
-def _spec(model: Any, tokenizer: Any, revision: str | None, name: str | None) -> ModelSpec:
-    place, words = is_file(model), os.fspath(model)
-    if tokenizer is not None and not isinstance(tokenizer, (str, os.PathLike)):
-        raise bad("tokenizer", type(tokenizer).__name__, "the folder of a tokenizer", _WHERE)
-    own = None if tokenizer is None else _folder(tokenizer)
-    if place is not None:
-        kind = "folder" if place.is_dir() else "gguf"
-        return ModelSpec(
-            name or (place.stem if kind == "gguf" else place.name), kind, str(place), tokenizer=own
-        )
-    if revision is None:
-        raise DynstatError(
-            "Y002",
-            f"there is no folder or file {words!r}, and a hub repository needs a revision",
-            where=_WHERE,
-            found="no revision",
-            expected="a commit of the repository",
-            mend="correct the path, or give revision=, so that the result means the same weights next year",
-        )
-    return ModelSpec(name or words.rpartition("/")[2], "hub", words, revision, own)
-
-
-def _folder(given: str | os.PathLike[str]) -> Path:
-    place = is_file(given)
-    if place is None or not (place / "tokenizer.json").is_file():
-        raise DynstatError(
-            "F001",
-            "there is no tokenizer.json",
-            where=os.fspath(given),
-            expected="the folder of a tokenizer",
-            mend="give its folder, or, with a model in memory, the tokenizer itself",
-        )
-    return place
-
-
-def _place(text: str) -> Path:
-    return is_file(text) or Path(text).absolute()
-
-
-def _tokenizer_of(source: Source) -> Any:
-    try:
-        return load_tokenizer(source)
-    except DynstatError:
-        raise
-    except Exception as e:  # every library below has its own classes for a bad file
-        raise DynstatError(
-            "F003", f"the tokenizer cannot be read: {e}", where=f"model {source.spec.id!r}"
-        ) from e
-
-
-def _encoder(tokenizer: Any, start_token: str, name: str) -> Encoder:
-    if start_token == "bos" and tokenizer.bos_token not in tokenizer.get_vocab():
-        warnings.warn(
-            DynstatWarning(
-                f"the tokenizer of {name!r} has no start token, so texts start with their first word; "
-                "start_token= names another, or 'none'"
-            ),
-            stacklevel=5,
-        )
-        start_token = "none"
-    return encoder_of(tokenizer, start_token, f"model {name!r}")
+    return tuple(plain + disturbed_samples(plain, changes, WHERE))
 
 
 @contextmanager
