@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,37 +14,13 @@ from dynstat.errors import DynstatError
 from .batches import Batch, shard_name
 from .encoding import encoder
 from .engine import Engine
-from .panel import Panel, panel_hash
+from .job import Job
+from .panel import panel_hash
 from .plan import Plan
 from .ranks import Rank, gpus
 from .run import Worker
 from .sources import locate, offline
 from .store import BINDING, read_binding
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker needs to know of a run, beside its item: plain data, small enough for every task.
-
-    Attributes
-    ----------
-    panel : Panel
-        What is extracted, with the places of its models.
-    inputs : mapping
-        Hashes of the panel's inputs, as the plan found them.
-    store : str
-        Absolute path of the store.
-    spread : bool
-        Whether the workers are numbered processes of one machine, which take its GPUs in turn.
-    offline : bool
-        Whether the workers, too, must not ask a hub.
-    """
-
-    panel: Panel
-    inputs: Mapping[str, Any]
-    store: str
-    spread: bool = False
-    offline: bool = False
 
 
 class _OneModel(Plan):
@@ -114,23 +89,8 @@ _desk = _Desk()
 _one_at_a_time = threading.Lock()
 
 
-def write_item(job: Job, batch: Batch, name: str) -> int | DynstatError:
-    """Write one shard; this is what runs on the workers.
-
-    Parameters
-    ----------
-    job : Job
-        The run.
-    batch : Batch
-        The item.
-    name : str
-        Its shard, as the plan names it.
-
-    Returns
-    -------
-    int or DynstatError
-        Runs written. An error of dynstat is given back and not raised: the next attempt would meet it again.
-    """
+def write(job: Job, batch: Batch, name: str) -> int | DynstatError:
+    """Do what :func:`dynstat.extraction.job.write_item` says."""
     with _one_at_a_time:
         try:
             with offline() if job.offline else nullcontext():

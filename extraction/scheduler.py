@@ -16,10 +16,11 @@ from typing import Any
 from dynstat.errors import DynstatError
 from dynstat.leftovers import remove_leftovers
 
+from .job import Job, write_item
 from .panel import Panel
 from .plan import Plan
 from .ranks import gpus
-from .remote import Job, unequal, write_item
+from .remote import unequal
 from .run import Clock, Progress
 from .store import open_store
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ distributed = pytest.importorskip("distributed")
 from dynstat.errors import DynstatError  # noqa: E402
 from dynstat.extraction import remote  # noqa: E402
 from dynstat.extraction import scheduler as scheduling  # noqa: E402
+from dynstat.extraction.job import Job, write_item  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
 from dynstat.extraction.plan import Plan  # noqa: E402
 from dynstat.extraction.run import extract_panel  # noqa: E402
@@ -102,7 +104,7 @@ def opened(write_panel, tmp_path):
 
     plan = Plan(load_panel(write_panel(("llama",))))
     open_store(plan, tmp_path / "store")
-    return plan, tmp_path / "store", remote.Job(plan.panel, plan.inputs, str(tmp_path / "store"))
+    return plan, tmp_path / "store", Job(plan.panel, plan.inputs, str(tmp_path / "store"))
 
 
 def test_a_worker_that_sees_other_files_says_so(opened, tmp_path, monkeypatch):
@@ -113,7 +115,7 @@ def test_a_worker_that_sees_other_files_says_so(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "_desk", remote._Desk())
 
     def found(job, batch, name):
-        error = remote.write_item(job, batch, name)
+        error = write_item(job, batch, name)
         assert isinstance(error, DynstatError) and error.code == "X223" and "docs/clusters.md" in error.mend
         return error.what
 
@@ -128,8 +130,8 @@ def test_a_worker_that_sees_other_files_says_so(opened, tmp_path, monkeypatch):
     wrong = found(replace(job, inputs=dict(job.inputs) | {"models": models}), *item)
     assert "other files of model 'llama'" in wrong
     assert not list(store.glob("*.nc"))
-    assert remote.write_item(job, *item) == plan.batches[0].rows
-    assert remote.write_item(job, *item) == plan.batches[0].rows, "an item that is there is not written again"
+    assert write_item(job, *item) == plan.batches[0].rows
+    assert write_item(job, *item) == plan.batches[0].rows, "an item that is there is not written again"
 
 
 def test_shards_that_do_not_arrive_are_an_error(opened, cluster, monkeypatch):
@@ -228,3 +230,9 @@ def test_addresses(opened, monkeypatch):
     with pytest.raises(DynstatError, match="X223 Dask is not installed") as e:
         extract_on("local:2", plan, store)
     assert "pip install 'dynstat[dask]'" in e.value.mend
+
+
+def test_what_is_sent_needs_no_model_library():
+    """The scheduler unpacks it, and may run where no model can."""
+    code = "import sys, dynstat.extraction.job; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
