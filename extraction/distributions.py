@@ -1,6 +1,6 @@
 """The next-token distributions of some tokens at one layer: statistics in as few passes as they take.
 
-Logits and probabilities are float32. Sums over the vocabulary are float64, of sums of 512 neighbours, and so
+Logits and probabilities are float32. Sums over the vocabulary are float64, of sums of 128 neighbours, and so
 is what is made of them. Nothing is computed before it is asked for.
 """
 
@@ -17,7 +17,9 @@ from .topk import Maxima
 
 LN2 = math.log(2.0)
 # Neighbours that are summed in float32, where torch adds pairwise.
-_SUMMED = 512
+_SUMMED = 128
+# Added to probabilities that are compared: above the least number that float32 holds in full.
+_LEAST = 1e-37
 
 
 class Buffers:
@@ -44,7 +46,7 @@ class Followed:
     finite : Tensor of bool, shape (token,)
         Whether all logits are finite.
     p : Tensor of float32, shape (token, vocabulary)
-        Probabilities.
+        Probabilities, none of them 0.
     entropy : Tensor of float64, shape (token,)
         nat.
     """
@@ -111,12 +113,14 @@ class Reading:
         """Log of the sum of exp(logit - maximum), float64, shape (token,)."""
         return (self._total / self._mass.gather(-1, self.top1_id[:, None])[:, 0].double()).log()
 
-    @cached_property
+    @property
+    def _inverse(self) -> Tensor:
+        return self._total.reciprocal().to(self._mass.dtype)[:, None]
+
+    @property
     def p(self) -> Tensor:
         """Probabilities, float32, shape (token, vocabulary)."""
-        p = self._mass.mul_(self._total.reciprocal().to(self._mass.dtype)[:, None])
-        self.__dict__["_total"] = torch.ones_like(self._total)
-        return p
+        return self._mass * self._inverse
 
     def _mean(self, values: Tensor) -> Tensor:
         """Return the expectation of values, which are overwritten, float64."""
@@ -175,17 +179,20 @@ class Reading:
 
     def synchronisation(self, following: Reading | Followed) -> Tensor:
         """Return 1 - JSD / ln 2 of two distributions, float64, shape (token,)."""
-        middle = torch.add(self.p, following.p, out=self._buffer("work")).mul_(0.5)
-        total = _sum(middle)  # 1 but for rounding, which would else be counted ln p times
-        # 0 ln 0 is 0: the bound keeps it from being 0 times infinity, and is twice as fast as torch's entr.
-        logs = torch.log(middle, out=self._buffer("logs")).clamp_(min=-1e4)
-        mixed = total.log() - _sum(logs.mul_(middle)) / total
+        if isinstance(following, Reading):
+            following = following.followed(torch.empty_like(following.base))
+        both = torch.addcmul(following.p, self._mass, self._inverse, out=self._buffer("work"))
+        total = _sum(both)  # 2 but for rounding, which would else be counted ln p times
+        logs = torch.log(both, out=self._buffer("logs"))
+        mixed = total.log() - _sum(logs.mul_(both)) / total
         divergence = mixed - 0.5 * (self.entropy + following.entropy)
         return (1.0 - divergence / LN2).clamp_(0.0, 1.0)
 
     def followed(self, out: Tensor) -> Followed:
         """Return what the layer below is compared with, its probabilities written to `out`."""
-        return Followed(self.finite, out.copy_(self.p), self.entropy)
+        # No probability is 0 then, so that logarithms need no care; it adds nothing that float32 could see.
+        least = torch.full((), _LEAST, dtype=out.dtype, device=out.device)
+        return Followed(self.finite, torch.addcmul(least, self._mass, self._inverse, out=out), self.entropy)
 
     def keep(self, out: Tensor | None = None) -> None:
         """Let go of the buffers: from here on other readings may be compared with this one.
@@ -195,13 +202,10 @@ class Reading:
         out : Tensor, shape (token, vocabulary), optional
             Where probabilities are kept, which only a divergence from this distribution takes.
         """
+        _ = self.log_total  # from here on cached, with the sum it is made of
+        mass = self.__dict__.pop("_mass")
         if out is not None:
-            out.copy_(self.p)
-        total = self.log_total, self._total
-        for name in ("_mass", "p"):
-            self.__dict__.pop(name, None)
-        if out is not None:
-            self.__dict__ |= {"_mass": out, "p": out, "log_total": total[0], "_total": total[1]}
+            self.__dict__["_mass"] = out.copy_(mass)
 
 
 def _sum(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from .requests import Request
 from .truncated import TopReading
 from .variants import Variant
 
-# Bytes of one buffer of a piece: it and what is made of it should lie in the cache, see docs/performance.md.
+# Bytes of one buffer of a piece: it and what is made of it should lie in the cache.
 PIECE_BYTES = 3 << 20
 
 
