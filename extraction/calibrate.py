@@ -33,7 +33,7 @@ WINDOW = 128
 TOLERANCE = 1e-6
 # The root itself is found closer; what is given is rounded, so that it does not hang on how sums round.
 _ROOT = 1e-9
-_DIGITS = 7
+_DIGITS = 8
 # Beyond these temperatures float64 holds no more of the logits' differences.
 _COLDEST, _HOTTEST = math.log(1e-6), math.log(1e6)
 _MOST_PASSES = 80
@@ -116,7 +116,8 @@ def windows(model: Loaded, text: str, where: str = "text") -> Tensor:
     """
     encoder = model.encoder
     config = model.lm.config.get_text_config()
-    room = [getattr(config, n, None) for n in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    room = [getattr(config, n, None) for n in names]
     window = min([WINDOW, *(n for n in room if isinstance(n, int) and n > 0)])
     # A text longer than the context is meant: it is cut below, and no warning is due.
     ids = encoder.tokenizer.encode(text, add_special_tokens=False, verbose=False)
@@ -208,7 +209,7 @@ def matched_temperature(final: Final, entropy: float, where: str = "") -> float:
     Returns
     -------
     float
-        T > 0 in seven digits, at which the mean entropy is within 1e-6 nat of the wanted one.
+        T > 0 in eight digits, at which the mean entropy is within 1e-6 nat of the wanted one.
 
     Raises
     ------
@@ -279,7 +280,7 @@ def own_entropies(panel: Panel, text: Path | None = None) -> dict[str, float]:
     words = read_text(file)
     out = {}
     for spec in panel.models:
-        source = locate(spec)
+        source = locate(spec, panel.dtype)
         with arithmetic(panel):
             model = load(source, encoder(source, panel), panel.device)
             out[spec.id] = final_states(model, words, str(file)).entropy()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,9 +89,15 @@ def fingerprint(model: Loaded) -> dict[str, Any]:
     return {
         "weights_sha256": model.source.identity()["weights_sha256"],
         "readout": model.readout.describe(),
-        "width": int(model.lm.config.get_text_config().hidden_size),
+        "width": state_width(model),
         "layers": len(model.blocks) + 1,
     }
+
+
+def state_width(model: Loaded) -> int:
+    """Return the width of a state as it is captured: of all residual streams, where there are several."""
+    streams = getattr(model.readout, "streams", ())
+    return math.prod(streams) if streams else int(model.lm.config.get_text_config().hidden_size)
 
 
 def save_translators(path: Path, translators: Translators) -> Path:
@@ -161,6 +168,17 @@ def load_translators(path: Path, model: Loaded) -> Translators:
     if not all(bool(t.isfinite().all()) for t in tensors.values()):
         raise _unreadable(path, "values that are not finite")
     return Translators(tensors["weight"].float(), tensors["bias"].float(), about).to(model.device)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Return what a file of translators says of them, for any model.
+
+    Raises
+    ------
+    DynstatError
+        F001 (no such file), F003 (not a file of translators).
+    """
+    return _read(path)[0]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

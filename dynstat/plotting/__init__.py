@@ -22,6 +22,8 @@ _PUBLIC = {
     "partition_map": "partition_maps",
     "reopening_curve": "cycles",
     "hazard_by_duration": "cycles",
+    "readouts_by_layer": "readouts",
+    "readouts_table": "readouts",
 }
 __all__ = list(_PUBLIC)
 

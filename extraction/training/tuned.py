@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -25,12 +23,12 @@ from dynstat.errors import DynstatError
 from dynstat.files import read_text, sha256_file
 
 from ..calibrate import TEXT, counted, read_windows, windows
-from ..encoding import encoder
+from ..encoding import encoder_of, load_tokenizer
 from ..models import Loaded, load
-from ..panel import ModelSpec, Panel
+from ..panel import ModelSpec
 from ..readout import ReadOut
 from ..sources import locate
-from ..translators import Translators, fingerprint, save_translators
+from ..translators import Translators, fingerprint, save_translators, state_width
 from .train import one_deterministic_thread
 
 _BLOCK_BYTES = 16 << 20
@@ -234,7 +232,7 @@ class _Maps:
     """The parameters at work; a bias is counted in the size of its layer's states."""
 
     def __init__(self, model: Loaded, scales: Tensor) -> None:
-        self.width = int(model.lm.config.get_text_config().hidden_size)
+        self.width = state_width(model)
         n, device = len(scales), scales.device
         self.scales = scales
         self.weight = torch.zeros(n, self.width, self.width, device=device, requires_grad=True)
@@ -317,8 +315,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _model(place: Path, tokenizer: Path | None, start_token: str) -> Loaded:
     kind = "gguf" if place.suffix == ".gguf" else "folder"
     source = locate(ModelSpec(place.stem, kind, str(place.absolute()), tokenizer=tokenizer))
-    # Of a panel, only the start token says how a text is encoded.
-    return load(source, encoder(source, cast(Panel, SimpleNamespace(start_token=start_token))))
+    return load(source, encoder_of(load_tokenizer(source), start_token, f"model {place.stem!r}"))
 
 
 def _parser() -> argparse.ArgumentParser:
