@@ -161,7 +161,8 @@ def _refusal(
     for layer, state, truth in reversed(truths):
         try:
             with torch.inference_mode():
-                error = relative_error(readout(state).to(truth.dtype), truth)
+                # As rows of points, which is how the lens gives them.
+                error = relative_error(readout(state[0]).to(truth.dtype), truth[0])
         except Exception as e:  # a chain that does not fit fails in any way
             return _differs(where, layer, f"{type(e).__name__}: {_first_line(e)}", readout)
         if not error <= tolerance:

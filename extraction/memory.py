@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,11 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(v) for v in (sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    # JSON has no infinity, which some configs hold as a bound.
+    plain = (
+        value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and isfinite(value))
+    )
+    return value if plain else str(value)
 
 
 def plain_encoder(tokenizer: Any) -> Encoder:

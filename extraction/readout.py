@@ -54,10 +54,12 @@ class ReadOut:
 
     def features(self, state: Tensor) -> Tensor:
         """Return the input of the last module of the chain, shape (..., width of the head)."""
-        x = state.unflatten(-1, self.streams) if self.streams else state
+        # What joins several streams takes them in rows of tokens only.
+        x = state.reshape(1, -1, *self.streams) if self.streams else state
         for module in self.chain[:-1]:
             if not (self.skip_norm and is_norm(module)):
                 x = module(x)
+        x = x.reshape(*state.shape[:-1], -1) if self.streams else x
         return x if self.pre_head == 1.0 else x / self.pre_head
 
     def finish(self, logits: Tensor) -> Tensor:

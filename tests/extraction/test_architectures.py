@@ -66,7 +66,9 @@ def check(name):
         assert own.std() > 1e-3 and got.isfinite().all()
         assert relative_error(readout(got[-1]), own) <= 1e-5
         for state in got:
-            assert relative_error(readout(state), oracle(lm, blocks, IDS, state)) <= 1e-5
+            truth = oracle(lm, blocks, IDS, state)
+            assert relative_error(readout(state), truth) <= 1e-5
+            assert relative_error(readout(state.flatten(0, 1)), truth.flatten(0, 1)) <= 1e-5
         if any(is_norm(m) for m in readout.chain):
             assert relative_error(readout.without_norm()(got[-1]), own) > 1e-2
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.modules())

@@ -1,5 +1,7 @@
 """A model object in memory: read like the same model from files, known by its values, and left as it was."""
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -7,9 +9,10 @@ torch = pytest.importorskip("torch")
 from dynstat import DynstatError  # noqa: E402
 from dynstat.extraction.capture import states  # noqa: E402
 from dynstat.extraction.encoding import load_tokenizer  # noqa: E402
-from dynstat.extraction.memory import evaluation, fingerprint  # noqa: E402
+from dynstat.extraction.memory import describe, evaluation, fingerprint  # noqa: E402
 from dynstat.extraction.models import wrap  # noqa: E402
 
+from .architectures import build  # noqa: E402
 from .conftest import tiny  # noqa: E402
 
 
@@ -87,6 +90,13 @@ def test_the_fingerprint_follows_the_values_and_nothing_else():
     up, gate = swapped.model.layers[0].mlp.up_proj, swapped.model.layers[0].mlp.gate_proj
     up.weight, gate.weight = gate.weight, up.weight
     assert fingerprint(swapped) != known
+
+
+def test_a_config_that_holds_an_infinity(load_tiny):
+    one = build("mamba2")
+    assert one.config.time_step_limit[1] == float("inf")
+    fits = replace(load_tiny("llama").encoder, valid=tuple(range(90)))
+    assert len(describe(one, fits, "m").hashes[1]) == 64
 
 
 def test_a_tokenizer_with_too_many_entries(load_tiny):
