@@ -129,6 +129,25 @@ def test_a_store_of_something_else_is_refused(copied, write_panel, tmp_path):
     fails("X212", extract_panel, panel, tmp_path / "file")
 
 
+def test_all_that_can_be_measured_obeys_the_identities(write_panel, tmp_path):
+    names = [
+        "entropy", "effective_vocabulary", "top1_probability", "top2_probability", "margin", "concentration",
+        "{metric: concentration, k: 3, as: concentration_3}", "sum_squares", "dispersion", "kl_to_final",
+        "kl_from_final", "next_token_rank", "next_token_log_probability", "synchronisation", "turning_angle",
+    ]  # fmt: skip
+    more = f"metrics: [{', '.join(names)}]\nreadouts: [logit_lens, no_norm, {{readout: top_k, k: 20}}]"
+    store = extract_panel(write_panel(("opt", "qwen2"), more=more + "\nbatch_tokens: 50"), tmp_path / "store")
+    assert verify_path(store) == []
+    ds = dynstat.open(store)
+    assert {"margin", "concentration_3", "entropy__top_k", "kl_to_final__no_norm"} <= set(ds.data_vars)
+    assert dynstat.verify(ds) == []
+    ds["next_token_log_probability"].values[0, 0, 0, 2, -1] -= 0.01
+    ds["kl_from_final"].values[0, 0, 0, 2, -1] = 0.01
+    ds["margin"].values[0, 0, 0, 2, 1] += 1e-4
+    found = [p.where.split()[0] for p in dynstat.verify(ds)]
+    assert set(found) == {"log_probability", "kl_from_final", "margin"}
+
+
 # what is computed
 
 
