@@ -5,9 +5,9 @@ token ids, beside the floor: the forward pass without the head, and the products
 form has a process of its own on one thread; the forms take turns in rounds; the least CPU time counts. Models
 have the sizes of GPT-2-small, Pythia-70M and Qwen2.5-0.5B with random weights; SmolLM2-135M is real, where
 `--smollm2 FILE` or the variable DYNSTAT_SMOLLM2 gives its GGUF file. Memory is the peak beyond what was held
-before the job. Prints everything, then the targets; exits 1 where one is missed. `--quick` takes less than
-two minutes. Peers that are not installed are named and passed over (``pip install 'dynstat[peers-lens]'``).
-Where torch sees a GPU, a section on it follows.
+before the job, its least and its most of the rounds. Prints everything, then the targets; exits 1 where one
+is missed. `--quick` takes less than two minutes. Peers that are not installed are named and passed over
+(``pip install 'dynstat[peers-lens]'``). Where torch sees a GPU, a section on it follows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def lines(table: rounds.Table) -> list[str]:
     )
     out = [
         head + f"a buffer of logits {table.buffer_mb:.0f} MB",
-        f"  {'':<46}{'s':>8}{'x floor':>9}{'x dynstat':>11}{'extra MB':>10}{'seen MB':>9}",
+        f"  {'':<46}{'s':>8}{'x floor':>9}{'x dynstat':>11}{'extra MB':>10}{'at most':>9}",
         f"  {'floor':<46}{ground:>8.2f}{1:>9.2f}{ground / own:>11.2f}{'':>10}",
     ]
     for name, row in table.rows.items():
@@ -49,7 +49,7 @@ def lines(table: rounds.Table) -> list[str]:
             continue
         out.append(
             f"  {label:<46}{row.least:>8.2f}{row.least / ground:>9.2f}{row.least / own:>11.2f}"
-            f"{row.mb:>10.0f}{row.worst_mb:>9.0f}"
+            f"{row.least_mb:>10.0f}{row.most_mb:>9.0f}"
         )
     if table.truth is not None:
         n = table.truth["entropy"].shape[1]

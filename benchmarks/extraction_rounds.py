@@ -35,12 +35,8 @@ class Row:
         Key of :data:`~benchmarks.extraction_forms.FORMS`.
     seconds : list of float
         CPU time of each round.
-    mb : float
-        Most memory beyond what was held before the job, in a turn of its own in which freed blocks are given
-        back at once: otherwise the figure depends on how the allocator's heap happens to be split, by
-        hundreds of MB. NaN where it cannot be read.
-    worst_mb : float
-        The same over all turns, the allocator left as it is.
+    mb : list of float
+        Most memory beyond what was held before the job, in each round; NaN where it cannot be read.
     values : mapping or None
         What the job gave.
     failure : str
@@ -49,8 +45,7 @@ class Row:
 
     form: str
     seconds: list[float] = field(default_factory=list)
-    mb: float = float("nan")
-    worst_mb: float = float("nan")
+    mb: list[float] = field(default_factory=list)
     values: Values | None = None
     failure: str = ""
 
@@ -58,6 +53,16 @@ class Row:
     def least(self) -> float:
         """Least time of all rounds, seconds."""
         return min(self.seconds, default=float("nan"))
+
+    @property
+    def least_mb(self) -> float:
+        """Least memory of all rounds: how the allocator's heap happens to be split only adds, 100s of MB."""
+        return min(self.mb, default=float("nan"))
+
+    @property
+    def most_mb(self) -> float:
+        """Most memory of all rounds."""
+        return max(self.mb, default=float("nan"))
 
 
 def memory(key: str) -> float:
@@ -107,7 +112,7 @@ def _serve(form: str, parts: Parts, pipe: Any) -> None:
             job(parts.ids[:, :16])
             pipe.send("")
             while (wish := pipe.recv()) != "end":
-                if wish == "memory":
+                if wish == "no heap":
                     no_heap()
                 pipe.send(timed(lambda: job(parts.ids)))
     except Exception as e:  # a peer can fail in any way; its row says how
@@ -134,8 +139,8 @@ class Worker:
             self.process.join()
             return f"process ended with {self.process.exitcode}"
 
-    def turn(self, wish: str = "time") -> None:
-        """Run the form once more: "time", or "memory" as its last turn."""
+    def turn(self, wish: str = "as it is") -> None:
+        """Run the form once more; "no heap" has freed blocks given back at once from then on."""
         if self.row.failure:
             return
         self.pipe.send(wish)
@@ -144,11 +149,8 @@ class Worker:
             self.row.failure = answer
             return
         seconds, mb, self.row.values = answer
-        if wish == "memory":
-            self.row.mb = mb
-        else:
-            self.row.seconds.append(seconds)
-        self.row.worst_mb = float(np.fmax(self.row.worst_mb, mb))
+        self.row.seconds.append(seconds)
+        self.row.mb.append(mb)
 
     def end(self) -> None:
         """Let the process go."""
@@ -195,7 +197,7 @@ def measure(size: Size, names: Sequence[str], rounds: int, file: Path | None, ch
     names : sequence of str
         Forms.
     rounds : int
-        Turns of every form that are timed; one more is for memory.
+        Turns of every form.
     file : Path or None
         GGUF file, where the model is one.
     checked : int
@@ -208,9 +210,9 @@ def measure(size: Size, names: Sequence[str], rounds: int, file: Path | None, ch
     # Before the processes part: all of them have the same.
     engine, _ = forms.engine(), loaded(parts)
     workers = [Worker(name, parts) for name in names]
-    for wish in ["time"] * rounds + ["memory"]:
+    for _ in range(rounds):
         for worker in workers:
-            worker.turn(wish)
+            worker.turn()
     for worker in workers:
         worker.end()
     rows, (vocabulary, width) = forms.rows_of(parts, engine.block_bytes), parts.head.weight.shape
@@ -231,11 +233,11 @@ def lens_memory(size: Size) -> float:
     parts = build(size)
     forms.engine(), loaded(parts)
     worker = Worker("dynstat_lens", parts)
-    worker.turn("memory")
+    worker.turn("no heap")
     worker.end()
     if worker.row.failure:
         raise RuntimeError(worker.row.failure)
-    return worker.row.mb
+    return worker.row.least_mb
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:

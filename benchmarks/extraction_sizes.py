@@ -117,7 +117,8 @@ def build(size: Size, file: Path | None = None, tokens: int | None = None) -> Pa
 def _random(size: Size) -> Any:
     import transformers as t
 
-    special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
+    # Their defaults lie beyond a small vocabulary.
+    special: Any = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
     if size.kind == "gpt2":
         config: Any = t.GPT2Config(
             n_layer=size.layers,

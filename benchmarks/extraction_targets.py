@@ -66,10 +66,11 @@ def judge(table: Table) -> list[Target]:
     out = [most(own.least / floor(table), bound, f"T1 {name}: time over the floor")]
     out += _speed(table, name)
     allowed = table.hidden_mb + 3 * table.buffer_mb + SPARE_MB
-    if own.mb == own.mb:
-        out.append(most(own.mb, round(allowed, 1), f"T3 {name}: extra memory, MB"))
+    memory = own.most_mb
+    if memory == memory:
+        out.append(most(memory, round(allowed, 1), f"T3 {name}: extra memory of the worst round, MB"))
     else:
-        out.append(Target(f"T3 {name}: extra memory, MB", own.mb, "", None, "this system does not tell it"))
+        out.append(Target(f"T3 {name}: extra memory, MB", memory, "", None, "this system does not tell it"))
     if table.truth is not None:
         out += _accuracy(table, own, name)
     return out
