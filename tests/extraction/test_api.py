@@ -1,5 +1,6 @@
 """`extract`: the dataset of a panel in one line, and nothing else changed in the session or on the disk."""
 
+import doctest
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ torch = pytest.importorskip("torch")
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
 import dynstat  # noqa: E402
+import dynstat.extraction  # noqa: E402
 from dynstat import DynstatError, DynstatWarning  # noqa: E402
 from dynstat.extraction import Intervention, extract, extract_panel  # noqa: E402
 from dynstat.registry import METRICS, Metric  # noqa: E402
@@ -294,3 +296,10 @@ def test_the_names_are_there_without_torch():
         "assert not {'torch', 'transformers', 'xarray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["extract", "load_panel"])
+def test_the_examples_of_docstrings(name):
+    public = getattr(dynstat.extraction, name)
+    test = doctest.DocTestFinder(recurse=False).find(public, name, globs={name: public})[0]
+    assert test.examples and doctest.DocTestRunner().run(test).failed == 0
