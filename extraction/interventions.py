@@ -158,16 +158,16 @@ class Changes:
 
         Parameters
         ----------
-        state : Tensor, shape (row, token, width)
-            Left as it is.
+        state : Tensor, shape (row, token, width) or (row, token, stream, width)
+            Left as it is. Models of several streams have one state of all of them.
         layer : int
             Its index.
         start : int
             Position of its first token.
         """
-        out = state.clone()
+        out = state.flatten(2).clone()
         if len(state) != len(self.cells):  # prompts held once: nothing is done to them
-            return out
+            return out.view_as(state)
         tokens = range(start, start + state.shape[1])
         for row, (prompt, sample, n_prompt) in enumerate(self.cells):
             given = sample.intervention
@@ -175,10 +175,10 @@ class Changes:
                 continue
             at = [i for i, t in enumerate(tokens) if _acts(given, t, n_prompt)]
             if at:
-                h = state[row, at].double()
+                h = out[row, at].double()
                 new = _changed(given, h, self.model, prompt, sample, [tokens[i] for i in at])
                 out[row, at] = new.to(out.dtype)
-        return out
+        return out.view_as(state)
 
 
 def _acts(given: Intervention, token: int, n_prompt: int) -> bool:

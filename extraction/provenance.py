@@ -70,7 +70,11 @@ def of_model(panel: Panel, model: Loaded, identity: Mapping[str, Any], engine: E
         "readout": model.readout.describe(),
         "readout_error": getattr(model.readout, "error", None),
         "hidden_state_norm": "pre_final_norm",
-        "prompt_part": {"generation": way.generation, "reading": way.reading},
+        "prompt_part": {
+            "generation": way.generation,
+            "reading": way.reading,
+            "difference": way.difference,
+        },
         "tokens": {
             "start": panel.start_token,
             "start_ids": list(model.encoder.start),
