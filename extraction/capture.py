@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -89,13 +90,19 @@ def _is_stack(modules: list[nn.Module], calls: list[tuple[nn.Module, bool]]) -> 
 
 
 def body_of(lm: Any, blocks: list[nn.Module]) -> nn.Module:
-    """Return the part of a causal model that is called to read: the model without its head."""
-    if lm.base_model is not lm:
-        return lm.base_model
-    for child in lm.children():
-        if any(module is blocks[0] for module in child.modules()):
-            return child
-    return lm
+    """Return the part of a causal model that is called to read: the model without its head.
+
+    Where the model names none, or, as in a wrapper of a model, one that holds the head too, it is the
+    innermost module around the layers that takes token ids.
+    """
+    base, head = lm.base_model, lm.get_output_embeddings()
+    if base is not lm and not any(m is head for m in base.modules()):
+        return base
+    around = [
+        m for m in lm.modules() if any(inner is blocks[0] for inner in m.modules()) and m is not blocks[0]
+    ]
+    takes = [m for m in around if "input_ids" in inspect.signature(m.forward).parameters]
+    return takes[-1] if takes else lm
 
 
 def state_of(output: Any) -> Tensor:

@@ -17,12 +17,16 @@ from dynstat import DynstatError  # noqa: E402
 from dynstat.extraction.admission import check_causal, check_class, check_kind  # noqa: E402
 from dynstat.extraction.capture import blocks_of, body_of, states  # noqa: E402
 from dynstat.extraction.discovery import trace  # noqa: E402
+from dynstat.extraction.encoding import Encoder  # noqa: E402
+from dynstat.extraction.lens import measure  # noqa: E402
+from dynstat.extraction.models import Loaded  # noqa: E402
+from dynstat.extraction.reading import read_runs  # noqa: E402
 from dynstat.extraction.readout import ReadOut, is_norm, oracle, relative_error  # noqa: E402
 
 from .architectures import NOT_READ, build, causal, config, not_read, readable, row  # noqa: E402
 
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
-IDS = torch.tensor([[6, 8, 80, 63, 7, 7, 12, 14], [6, 12, 12, 14, 26, 47, 11, 5]])
+IDS = torch.tensor([[6, 8, 80, 63, 7, 7, 12, 14], [6, 12, 12, 14, 26, 47, 11, 5]])  # none is padding
 
 # Across families: bare norm and head, bias, caps and scalars, projections, mixtures, no attention.
 DOZEN = [
@@ -75,6 +79,20 @@ def check(name):
     return lm, blocks, body, readout, got
 
 
+def check_mask(lm, blocks, body, readout):
+    """Rows of the head without an entry in the tokenizer, at the end and within, are no tokens."""
+    valid = [i for i in range(88) if i not in (40, 41)]
+    encoder = Encoder(None, (), -1, frozenset(), tuple(valid))
+    model = Loaded(None, encoder, lm, body, blocks, readout)
+    found = measure(model, read_runs(model, IDS, 1), [{"metric": "entropy@1"}])
+    with torch.inference_mode():
+        logits = lm(input_ids=IDS, use_cache=False).logits[..., valid].double()
+    entropy = torch.distributions.Categorical(logits=logits).entropy()
+    last = torch.from_numpy(found.values["entropy"][..., -1]).double()
+    torch.testing.assert_close(last, entropy, rtol=1e-4, atol=1e-4)
+    assert set(found.top1_id.ravel().tolist()) <= set(valid)
+
+
 def check_batches(lm, blocks, body, got):
     """One by one, padded on the right, or together: the same states, and no token sees a later one."""
     scale = got.abs().amax((1, 2, 3), keepdim=True)
@@ -97,6 +115,7 @@ def check_batches(lm, blocks, body, got):
 def test_a_dozen_architectures(name):
     lm, blocks, body, readout, got = check(name)
     check_batches(lm, blocks, body, got)
+    check_mask(lm, blocks, body, readout)
     assert row(name, lm, readout) in PAGE.read_text("utf-8").splitlines()
 
 
@@ -105,6 +124,7 @@ def test_a_dozen_architectures(name):
 def test_every_architecture(name):
     lm, blocks, body, readout, got = check(name)
     check_batches(lm, blocks, body, got)
+    check_mask(lm, blocks, body, readout)
     assert row(name, lm, readout) in PAGE.read_text("utf-8").splitlines()
 
 

@@ -35,6 +35,20 @@ def load_folder(write_panel, model_folders):
     return get
 
 
+@pytest.mark.parametrize("kind", [transformers.MambaConfig, transformers.RwkvConfig])
+def test_a_model_without_attention_is_loaded(kind, load_folder, tmp_path):
+    torch.manual_seed(0)
+    config = kind(
+        vocab_size=1024, hidden_size=32, num_hidden_layers=2, state_size=8, attention_hidden_size=32
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
+    model = load_folder(tmp_path / "m")
+    got = states(model.body, model.blocks, IDS)
+    with torch.inference_mode():
+        assert relative_error(model.readout(got[-1]), model.lm(input_ids=IDS).logits) <= 1e-5
+    assert model.card(model.source.identity())["architecture"] == config.model_type
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("architecture", ["llama", "opt", "phi"])
 def test_half_precision(architecture, dtype, load_folder, model_folders):

@@ -8,12 +8,12 @@ import transformers  # noqa: E402
 
 from dynstat import DynstatError, data_path  # noqa: E402
 from dynstat.errors import DynstatWarning  # noqa: E402
-from dynstat.extraction.capture import blocks_of, states  # noqa: E402
+from dynstat.extraction.capture import blocks_of, body_of, states  # noqa: E402
 from dynstat.extraction.discovery import trace  # noqa: E402
 from dynstat.extraction.encoding import Encoder  # noqa: E402
 from dynstat.extraction.engine import Engine  # noqa: E402
 from dynstat.extraction.lens import measure  # noqa: E402
-from dynstat.extraction.models import Loaded  # noqa: E402
+from dynstat.extraction.models import Loaded, wrap  # noqa: E402
 from dynstat.extraction.panel import ModelSpec  # noqa: E402
 from dynstat.extraction.reading import read_runs  # noqa: E402
 from dynstat.extraction.readout import ReadOut, SlowReadOut, oracle, relative_error  # noqa: E402
@@ -157,10 +157,24 @@ def make(kind):
     return lm.eval()
 
 
-def test_an_odd_model_is_read_by_itself_and_one_that_looks_elsewhere_is_refused():
+def test_an_odd_model_is_read_by_itself():
     with pytest.warns(DynstatWarning, match="the model itself"):
         readout, _ = check(make(Odd))
     assert isinstance(readout, SlowReadOut)
+    lm = make(Odd)
+    with pytest.warns(DynstatWarning, match="the model itself") as said:
+        model = wrap(lm, Encoder(None, (0,), 0, frozenset([0]), tuple(range(60))), "odd")
+    assert len(said) == 1
+    ids = IDS % 60
+    runs = read_runs(model, ids, 1)
+    entropy = measure(model, runs, [{"metric": "entropy@1"}]).values["entropy"]
+    own = torch.distributions.Categorical(logits=lm(input_ids=ids).logits[..., :60].double()).entropy()
+    torch.testing.assert_close(torch.from_numpy(entropy[..., -1]).double(), own, rtol=1e-4, atol=1e-4)
+    with pytest.raises(DynstatError, match="X207"):
+        measure(model, runs, [{"metric": "entropy@1"}], (Variant(), Variant("no_norm", skip_norm=True)))
+
+
+def test_logits_that_depend_on_more_than_the_last_state_are_refused():
     with pytest.raises(DynstatError) as e:
         trace(lm := make(Depends), blocks_of(lm), "depends")
     assert e.value.code == "X207" and "more than the last state" in e.value.what
@@ -242,6 +256,24 @@ def test_blocks_bound_what_is_held_and_change_nothing(load_tiny, monkeypatch):
             atol=1e-5,
             equal_nan=True,
         )
+
+
+def test_the_body_of_a_model_in_a_wrapper():
+    """A wrapper whose inner model has a head: the head must not run."""
+
+    class Wrapped(transformers.LlamaForCausalLM):
+        base_model_prefix = "inner"
+
+    lm = make(transformers.LlamaForCausalLM)
+    outer = make(Wrapped)
+    outer.inner = lm
+    del outer.model, outer.lm_head
+    outer.get_output_embeddings = lambda: lm.lm_head
+    assert outer.base_model is lm and body_of(outer, list(lm.model.layers)) is lm.model
+    nameless = make(transformers.LlamaForCausalLM)
+    nameless.base_model_prefix = ""
+    assert nameless.base_model is nameless
+    assert body_of(nameless, list(nameless.model.layers)) is nameless.model
 
 
 def test_states_are_kept_as_they_were():
