@@ -54,7 +54,7 @@ class Caching:
     difference: float = 0.0
 
 
-_FOUND: WeakKeyDictionary[Any, Caching] = WeakKeyDictionary()
+_FOUND: WeakKeyDictionary[Any, dict[str, Caching]] = WeakKeyDictionary()
 
 
 def caching(model: Loaded) -> Caching:
@@ -67,9 +67,12 @@ def caching(model: Loaded) -> Caching:
     -------
     Caching
     """
-    if model.lm not in _FOUND:
-        _FOUND[model.lm] = _probe(model)
-    return _FOUND[model.lm]
+    found = _FOUND.setdefault(model.lm, {})
+    # A model in memory may be given another format between two extractions.
+    dtype = str(getattr(model.lm, "dtype", ""))
+    if dtype not in found:
+        found[dtype] = _probe(model)
+    return found[dtype]
 
 
 def takes(module: Any, name: str) -> bool:
