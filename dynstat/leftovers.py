@@ -21,7 +21,7 @@ def mark() -> str:
     return f"{_machine()}-{os.getpid()}"
 
 
-def leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+def leftovers(folder: str | os.PathLike[str], target: str = "") -> list[Path]:
     """List the temporary files in a folder whose writers are dead.
 
     A writer on this machine is dead when no process has its number. Of one elsewhere, or whose number went to
@@ -30,18 +30,21 @@ def leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     Parameters
     ----------
     folder : path
+    target : str, optional
+        Only those that were to become a file of this name.
 
     Returns
     -------
     list of Path
         Sorted by name.
     """
-    return sorted(p for p in Path(folder).glob(".*") if _is_dead(p))
+    start = f".{Path(target).stem}." if target else "."
+    return sorted(p for p in Path(folder).glob(".*") if p.name.startswith(start) and _is_dead(p))
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
+def remove_leftovers(folder: str | os.PathLike[str], target: str = "") -> list[str]:
     """Remove the temporary files of dead writers, and return their names; several may do so at once."""
-    gone = leftovers(folder)
+    gone = leftovers(folder, target)
     for path in gone:
         path.unlink(missing_ok=True)
     return [p.name for p in gone]

@@ -64,6 +64,8 @@ def combine(
     """
     import dynstat
 
+    from ..leftovers import remove_leftovers
+
     parts = []
     with progress_bar("combine") as progress:
         for i, path in enumerate(paths):
@@ -72,6 +74,7 @@ def combine(
         ds = dynstat.combine(parts)
         progress(len(paths), len(paths) + 1, f"write {out.name}")
         dynstat.save(ds, out)
+        remove_leftovers(out.parent, out.name)  # of a combine that was killed while it wrote
         progress(len(paths) + 1, len(paths) + 1, "done")
     value = {"path": str(out), "sizes": _sizes(ds), "content_hash": dynstat.content_hash(ds)}
     emit(value, f"{out}: {_sizes_text(_sizes(ds))}")

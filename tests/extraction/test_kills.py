@@ -61,7 +61,7 @@ def test_a_few_kills(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_hundred_kills(tmp_path):
-    """Two models, ten shards, again and again; about half of the kills find only the combine left to do."""
+    """Two models, ten shards, again and again; at most six kills a store find only the combine left to do."""
     count = killed(tmp_path, ("llama", "gpt2"), 100, seed=20261120)
-    assert count["in_combine"] >= 15 and count["in_runs"] >= 30
+    assert count["in_combine"] >= 15 and count["in_runs"] >= 30 and count["stores"] >= 3
     assert count["half_shards"] > 0 and count["acknowledged"] >= 10
