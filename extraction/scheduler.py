@@ -34,6 +34,8 @@ AT_HAND = 2
 #: that a file was missing.
 PATIENCE = 90.0
 _POLL = 1.0
+# Ctrl-C on a terminal reaches every process; the command alone decides what it means.
+_NO_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 def extract_on(
@@ -246,7 +248,7 @@ def _connect(distributed: Any, scheduler: str, size: int, device: str) -> Iterat
             # Batches bound the memory; a limit here would kill what merely loads a large model.
             cluster = distributed.LocalCluster(
                 n_workers=size, threads_per_worker=1, processes=True, dashboard_address=None,
-                memory_limit=None, silence_logs=logging.CRITICAL,
+                memory_limit=None, silence_logs=logging.CRITICAL, preload=[_NO_INTERRUPT],
                 resources={"GPU": 1} if device == "cuda" else None,
             )  # fmt: skip
         client = distributed.Client(cluster or scheduler, timeout=TIMEOUT, set_as_default=False)
