@@ -119,7 +119,7 @@ def locate(spec: ModelSpec, dtype: str = DTYPE) -> Source:
     ------
     DynstatError
         X201 (no such model), X202 (no such revision), X210 (pickled weights only), F001 (no tokenizer), X218
-        (gated, or not for you), X219 (not in the cache, and offline).
+        (gated, or not for you), X219 (not in the cache, and offline), X225 (its own code would be needed).
     """
     if spec.kind == "gguf":
         file = Path(spec.location)
@@ -131,7 +131,30 @@ def locate(spec: ModelSpec, dtype: str = DTYPE) -> Source:
     folder, revision = (Path(spec.location), spec.revision) if spec.kind == "folder" else _snapshot(spec)
     if not (folder / "config.json").is_file():
         raise _no_model(spec, "no folder with a config.json", "correct the path, or pin a hub repository")
+    _check_code(spec, folder)
     return Source(spec, folder, _weights(spec, folder), _tokenizer(spec, folder), revision, dtype)
+
+
+def _check_code(spec: ModelSpec, folder: Path) -> None:
+    """Refuse a model whose architecture is code that lies beside its weights."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        kind = config["model_type"] if config.get("auto_map") else None
+    except (OSError, ValueError, KeyError, AttributeError):
+        return  # a damaged config is named where it is read
+    if kind is None:
+        return
+    from transformers import CONFIG_MAPPING
+
+    if kind not in CONFIG_MAPPING:
+        raise DynstatError(
+            "X225",
+            f"model {spec.id!r} is of an architecture that its own repository defines",
+            where=str(folder / "config.json"),
+            found=f"model_type {kind!r}, which transformers does not hold",
+            expected="an architecture of transformers: code from a repository is never run",
+            mend="choose a model that transformers holds, or a newer version of transformers",
+        )
 
 
 def _no_model(spec: ModelSpec, found: str, mend: str) -> DynstatError:

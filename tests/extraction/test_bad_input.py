@@ -69,6 +69,19 @@ def test_pickled_weights(write_panel, copy_model, tmp_path):
     refused(write_panel((f"  - {{id: a, path: {folder}}}",)), tmp_path / "s", "X210")
 
 
+def test_code_from_a_repository_is_never_run(write_panel, copy_model, tmp_path):
+    folder = copy_model()
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    file = write_panel((f"  - {{id: a, path: {folder}}}",))
+    extract_panel(file, tmp_path / "known")  # transformers has this architecture itself
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mine"}))
+    error = refused(file, tmp_path / "s", "X225")
+    assert "never run" in error.expected and not (tmp_path / "ran").exists()
+
+
 def test_weights_missing_from_the_checkpoint(write_panel, copy_model, tmp_path):
     from safetensors.torch import load_file, save_file
 
