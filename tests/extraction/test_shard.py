@@ -120,6 +120,7 @@ def test_a_shard_says_all_that_computed_it(write_panel, tmp_path):
     dtypes = (said["model"]["weights_dtype"], said["model"]["forward_dtype"], said["lens_dtype"])
     assert dtypes == ("float32", "float32", "float32")
     assert said["hidden_state_norm"] == "pre_final_norm" and "Linear" in said["readout"]
+    assert 0 <= said["readout_error"] <= 1e-5
     assert said["tokens"]["start"] == "<|endoftext|>" and said["tokens"]["start_ids"] == [0]
     assert said["tokens"]["chat_template_sha256"] == ""
     assert said["sampling"] == {"generator": "Philox on cpu", "top_k": "none", "top_p": "none"}
