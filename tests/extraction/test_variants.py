@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from scipy.optimize import brentq  # noqa: E402
 from scipy.special import log_softmax  # noqa: E402
 
@@ -17,6 +19,7 @@ from dynstat.extraction.calibrate import Final, final_states, matched_temperatur
 from dynstat.extraction.encoding import encoder  # noqa: E402
 from dynstat.extraction.models import load  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
+from dynstat.extraction.readout import SlowReadOut  # noqa: E402
 from dynstat.extraction.sources import locate  # noqa: E402
 from dynstat.extraction.variants import Variant, variants_of  # noqa: E402
 from dynstat.files import sha256_file  # noqa: E402
@@ -137,9 +140,7 @@ def test_a_text_shorter_than_a_window_is_refused(embedded):
 
 def panel_with(**options):
     panel = load_panel(data_path("panels/pilot.yaml"))
-    out = dataclasses.replace(panel, readouts=("logit_lens", *options))
-    object.__setattr__(out, "readout_options", options)
-    return out
+    return dataclasses.replace(panel, readouts=("logit_lens", *options), readout_options=options)
 
 
 def test_variants_of_a_panel(embedded, tmp_path):
@@ -172,3 +173,49 @@ def test_the_command_names_entropies_and_their_mean(write_panel, capsys, tmp_pat
     assert values[2] == pytest.approx((values[0] + values[1]) / 2, abs=1e-4)
     assert calibrate.main([str(tmp_path / "none.yaml")]) == 5
     assert "F001" in capsys.readouterr().err
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32 - 1), st.floats(-2, 4), st.sampled_from([1, 2, 30]), st.floats(0.02, 0.98))
+def test_any_entropy_of_any_logits_is_met(embedded, seed, log_scale, kinds, share):
+    """Smooth logits, and logits of few values, whose entropy climbs in steps; read by the identity."""
+    rng = np.random.default_rng(seed)
+    logits = rng.standard_normal((9, 1024)) * 10**log_scale
+    if kinds > 1:
+        logits = np.round(logits * kinds / 10**log_scale) * 10**log_scale
+        # One largest, so that the entropy comes down to 0.
+        logits[np.arange(9), rng.integers(0, 1024, 9)] = logits.max() + 10**log_scale
+    identity = dataclasses.replace(embedded, readout=lambda s: s)
+    entropy = share * math.log(1024)
+    found = matched_temperature(Final(identity, torch.from_numpy(logits)), entropy)
+    assert abs(naive_entropy(logits, found) - entropy) <= 1e-6
+
+
+def test_an_entropy_below_that_of_ties_is_refused(embedded):
+    logits = torch.zeros(4, 1024, dtype=torch.float64)
+    logits[:, :8] = 5.0  # eight are largest: never less than ln 8
+    final = Final(dataclasses.replace(embedded, readout=lambda s: s), logits)
+    assert matched_temperature(final, math.log(8) + 0.1) > 0
+    with pytest.raises(DynstatError) as e:
+        matched_temperature(final, math.log(8) - 0.1)
+    assert e.value.code == "X224"
+
+
+def test_the_slow_read_out_has_a_temperature_and_no_variant_without_norm(load_tiny):
+    model = load_tiny("gpt2")
+    slow = dataclasses.replace(model, readout=SlowReadOut(model.lm, model.blocks))
+    text = WORDS[:900]
+    one, two = (matched_temperature(final_states(m, text), 3.0) for m in (model, slow))
+    assert two == pytest.approx(one, rel=1e-5)
+    with pytest.raises(DynstatError) as e:
+        variants_of(panel_with(no_norm={}), slow)
+    assert e.value.code == "X207"
+
+
+def test_the_number_format_of_the_model_hardly_changes_its_temperature():
+    panel = load_panel(data_path("panels/pilot.yaml"))
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        source = locate(panel.models[0], dtype)
+        found.append(matched_temperature(final_states(load(source, encoder(source, panel)), WORDS), 3.0))
+    assert found[0] != found[1] and found[1] == pytest.approx(found[0], rel=5e-3)
