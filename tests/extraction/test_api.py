@@ -193,7 +193,8 @@ def test_functions_of_the_session_are_metrics(tokenizer):
 
 
 def test_functions_that_do_not_fit(tokenizer):
-    model, before = tiny("llama"), [m.id for m in METRICS]
+    model, before = tiny("llama").train(), [m.id for m in METRICS]
+    threads = torch.get_num_threads()
 
     def entropy(logits):
         return logits.max(-1)
@@ -206,9 +207,10 @@ def test_functions_that_do_not_fit(tokenizer):
 
     for function in (entropy, of_nothing, flat, lambda states: states):
         with pytest.raises(DynstatError) as e:
-            extract(model, TEXTS[:1], [function], tokenizer=tokenizer)
+            extract(model, TEXTS[:1], [function], tokenizer=tokenizer, threads=threads + 1)
         assert e.value.code == "X222"
-        assert [m.id for m in METRICS] == before
+        assert [m.id for m in METRICS] == before and torch.get_num_threads() == threads
+        assert all(m.training and not m._forward_hooks for m in model.modules())
 
 
 def test_a_tokenizer_without_a_start_token(tokenizer):
