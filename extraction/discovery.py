@@ -92,7 +92,7 @@ def trace(lm: Any, blocks: list[nn.Module], where: str = "") -> ReadOut | SlowRe
         found, refusal = _chain(chain, streams, lm.config.get_text_config(), truths, where)
         if found is not None:
             loose = _refusal(found, [Truth(layers[-1], captured[-1], own)], where, _allowed(half))
-            if loose is None:
+            if isinstance(loose, float):
                 return found
             refusal = loose
     except (RuntimeError, TypeError, AttributeError) as e:
@@ -116,8 +116,8 @@ def _chain(
     for readout in _candidates(called, config, truths[-1].logits.shape[-1]):
         readout = replace(readout, streams=streams)
         refusal = _refusal(readout, truths, where, TOLERANCE)
-        if refusal is None:
-            return readout, _differs(where, 0, "", readout)
+        if isinstance(refusal, float):
+            return replace(readout, error=refusal), _differs(where, 0, "", readout)
         refusals.append(refusal)
     return None, refusals[0]
 
@@ -157,7 +157,9 @@ def _cut(chain: tuple[nn.Module, ...], rows: int) -> tuple[nn.Module, ...]:
 
 def _refusal(
     readout: ReadOut | SlowReadOut, truths: Sequence[Truth], where: str, tolerance: float
-) -> DynstatError | None:
+) -> DynstatError | float:
+    """Return the largest difference from the truths, or the error where it is too large."""
+    worst = 0.0
     for layer, state, truth in reversed(truths):
         try:
             with torch.inference_mode():
@@ -167,7 +169,8 @@ def _refusal(
             return _differs(where, layer, f"{type(e).__name__}: {_first_line(e)}", readout)
         if not error <= tolerance:
             return _differs(where, layer, f"{error:.1e} of the spread of the logits", readout)
-    return None
+        worst = max(worst, error)
+    return worst
 
 
 def _slow(
@@ -189,7 +192,8 @@ def _slow(
             truths.insert(-1, Truth(layer, captured[layer][:, order], logits[:, order]))
     except (RuntimeError, TypeError, AttributeError):
         raise refusal from None
-    if (second := _refusal(readout, truths, where, TOLERANCE)) is not None:
+    second = _refusal(readout, truths, where, TOLERANCE)
+    if not isinstance(second, float):
         raise DynstatError(
             "X207",
             f"{refusal.what}, and the logits depend on more than the last state",
@@ -205,6 +209,7 @@ def _slow(
         DynstatWarning,
         stacklevel=3,
     )
+    readout.error = second
     return readout
 
 

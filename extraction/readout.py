@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ class ReadOut:
         Leave the norms of the chain out: the variant ``no_norm``.
     streams : tuple of int
         Shape of a state inside the model where it is not one row of numbers: several residual streams.
+    error : float
+        Largest difference from the model that the check at load found, over the spread of the logits.
     """
 
     chain: tuple[nn.Module, ...]
@@ -45,6 +47,7 @@ class ReadOut:
     soft_cap: float | None = None
     skip_norm: bool = False
     streams: tuple[int, ...] = ()
+    error: float = field(default=0.0, compare=False)
 
     @property
     def linear(self) -> nn.Linear | None:
@@ -99,13 +102,16 @@ class SlowReadOut:
         Causal model; it computes in its own number format.
     blocks : list of Module
         Its layers.
+    error : float, optional
+        What the check at load found.
     """
 
     linear = None
 
-    def __init__(self, lm: Any, blocks: list[nn.Module]) -> None:
+    def __init__(self, lm: Any, blocks: list[nn.Module], error: float = 0.0) -> None:
         self.lm = lm
         self.blocks = blocks
+        self.error = error
 
     def features(self, state: Tensor) -> Tensor:
         """Return the state as it is: no part of the way to the logits is known."""
