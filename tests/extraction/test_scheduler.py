@@ -4,6 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 distributed = pytest.importorskip("distributed")
 
+import dynstat  # noqa: E402
 from dynstat.errors import DynstatError  # noqa: E402
 from dynstat.extraction import remote  # noqa: E402
 from dynstat.extraction import scheduler as scheduling  # noqa: E402
@@ -19,6 +23,7 @@ from dynstat.extraction.panel import load_panel  # noqa: E402
 from dynstat.extraction.plan import Plan  # noqa: E402
 from dynstat.extraction.run import extract_panel  # noqa: E402
 from dynstat.extraction.scheduler import extract_on, local_size  # noqa: E402
+from dynstat.extraction.store import open_store  # noqa: E402
 
 from .conftest import TEXTS  # noqa: E402
 from .stores import assert_same  # noqa: E402
@@ -100,16 +105,12 @@ def test_an_error_in_an_item_is_that_error(write_panel, tmp_path, cluster, copy_
 @pytest.fixture
 def opened(write_panel, tmp_path):
     """A plan, a store that is bound to it, and its job."""
-    from dynstat.extraction.store import open_store
-
     plan = Plan(load_panel(write_panel(("llama",))))
     open_store(plan, tmp_path / "store")
     return plan, tmp_path / "store", Job(plan.panel, plan.inputs, str(tmp_path / "store"))
 
 
 def test_a_worker_that_sees_other_files_says_so(opened, tmp_path, monkeypatch):
-    from dataclasses import replace
-
     plan, store, job = opened
     item = plan.batches[0], plan.names[0]
     monkeypatch.setattr(remote, "_desk", remote._Desk())
@@ -190,8 +191,6 @@ def test_ctrl_c_leaves_a_store_that_goes_on(write_panel, tmp_path, cluster):
 
 def test_gpu_items_wait_for_gpu_workers(opened, monkeypatch):
     """Items of a panel for a GPU go to workers with the resource alone, and say what they wait for."""
-    from dataclasses import replace
-
     plan, store, _ = opened
     plan.panel = replace(plan.panel, device="cuda")
     seen = []
@@ -236,3 +235,35 @@ def test_what_is_sent_needs_no_model_library():
     """The scheduler unpacks it, and may run where no model can."""
     code = "import sys, dynstat.extraction.job; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+OWN = """
+from dynstat.registry import METRICS, Metric
+
+METRICS.add(Metric(
+    name="first_entry", version=1, path="first_entry", summary="First entry.", long_name="first entry",
+    inputs=("states",), origin="user", reference="this test",
+))
+
+
+def first_entry(states):
+    return states[..., 0]
+"""
+
+
+def test_a_new_process_has_all_from_what_is_sent(write_panel, tmp_path):
+    """The user's metrics and another read-out, in a process that knows nothing but the job."""
+    (tmp_path / "own.py").write_text(OWN)
+    file = write_panel(
+        ("llama",), more="register: own.py\nmetrics: [entropy, first_entry]\nreadouts: [logit_lens, no_norm]"
+    )
+    panel = load_panel(file)
+    plan = Plan(panel)
+    serial, store = extract_panel(panel, tmp_path / "serial", plan=plan), tmp_path / "store"
+    open_store(plan, store)
+    job = Job(panel, plan.inputs, str(store))
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        for batch, name in zip(plan.batches, plan.names, strict=True):
+            assert pool.submit(write_item, job, batch, name).result() == batch.rows
+    assert_same(serial, store)
+    assert "first_entry" in dynstat.open(store)
