@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -20,12 +19,10 @@ from dynstat.files import sha256_bytes
 
 from .batches import Batch
 from .cache import caching
-from .capture import probe_ids, states
 from .device import name_of
 from .engine import Engine
 from .models import Loaded
 from .panel import Panel
-from .readout import oracle, relative_error
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "numpy", "xarray", "netCDF4")
 
@@ -71,7 +68,7 @@ def of_model(panel: Panel, model: Loaded, identity: Mapping[str, Any], engine: E
         },
         "lens_dtype": "float32",
         "readout": model.readout.describe(),
-        "readout_error": _readout_error(model),
+        "readout_error": model.readout.error,
         "hidden_state_norm": "pre_final_norm",
         "prompt_part": {
             "generation": way.generation,
@@ -108,20 +105,6 @@ def of_batch(panel: Panel, model: Loaded, batch: Batch) -> dict[str, Any]:
 
 # Where the files lay and which library wrote them is said elsewhere, or must not be said.
 _PLACES = ("_name_or_path", "transformers_version")
-
-
-def _readout_error(model: Loaded) -> float | None:
-    """Return how far the read-out is from the model at most, by the spread of the logits; None for infinity."""
-    ids = probe_ids(model.lm)
-    captured = states(model.body, model.blocks, ids)
-    layers = sorted({0, len(model.blocks) // 2, len(model.blocks)})
-    with torch.inference_mode():
-        error = max(
-            relative_error(model.readout(captured[i][0]).to(truth.dtype), truth)
-            for i in layers
-            for truth in [oracle(model.lm, model.blocks, ids, captured[i])[0].float()]
-        )
-    return error if math.isfinite(error) else None
 
 
 def _hash(value: Any) -> str:
