@@ -24,6 +24,7 @@ from dynstat.files import read_text, sha256_file
 
 from ..calibrate import TEXT, counted, read_windows, windows
 from ..encoding import encoder_of, load_tokenizer
+from ..memory import evaluation
 from ..models import Loaded, load
 from ..panel import ModelSpec
 from ..readout import ReadOut
@@ -75,7 +76,7 @@ def train(
     Parameters
     ----------
     model : Loaded
-        In float32; it is not changed.
+        Of files or of memory (``models.wrap``); it is not changed, gradients included.
     text : str
         Running text, best such as the model was not trained on.
     settings : Settings, optional
@@ -92,9 +93,14 @@ def train(
     Raises
     ------
     DynstatError
-        S404 where the text has too few windows.
+        S404 where the text has too few windows, X207 where the read-out is not a chain of modules.
     """
     check_trainable(model)
+    with evaluation(model.lm):
+        return _train(model, text, settings, report)
+
+
+def _train(model: Loaded, text: str, settings: Settings, report: Callable[[str], None] | None) -> Translators:
     ids = windows(model, text)
     if len(ids) < 2 * settings.every:
         raise DynstatError(
@@ -171,8 +177,8 @@ def divergences(model: Loaded, ids: Tensor, translators: Translators | None = No
     """
     layers = len(model.blocks) + 1
     total, n = torch.zeros(layers, dtype=torch.float64), 0
-    for states in _counted_states(model, ids):
-        with torch.no_grad():
+    with evaluation(model.lm), torch.no_grad():
+        for states in _counted_states(model, ids):
             truth = _log_p(model, states[-1])
             n += len(truth)
             for layer in range(layers - 1):
@@ -216,7 +222,10 @@ def _accumulate(model: Loaded, maps: _Maps, ids: Tensor) -> None:
             truth = _log_p(model, states[-1])
         for layer in range(len(states) - 1):
             translated = maps.translators()(layer, states[layer])
-            (_divergence(truth, _log_p(model, translated)) / n).backward()
+            loss = _divergence(truth, _log_p(model, translated)) / n
+            # Of these two alone: parameters of a model in memory may ask for gradients, and get none here.
+            for parameter, slope in zip(maps.both, torch.autograd.grad(loss, maps.both), strict=True):
+                parameter.grad = slope if parameter.grad is None else parameter.grad.add_(slope)
 
 
 def _scales(model: Loaded, ids: Tensor) -> Tensor:
@@ -237,6 +246,10 @@ class _Maps:
         self.scales = scales
         self.weight = torch.zeros(n, self.width, self.width, device=device, requires_grad=True)
         self.bias = torch.zeros(n, self.width, device=device, requires_grad=True)
+
+    @property
+    def both(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias
 
     def translators(self) -> Translators:
         return Translators(self.weight, self.bias * self.scales)

@@ -11,12 +11,13 @@ torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from scipy.special import rel_entr, softmax  # noqa: E402
+from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 from dynstat import DynstatError, data_path  # noqa: E402
 from dynstat.extraction.calibrate import counted, windows  # noqa: E402
 from dynstat.extraction.capture import states  # noqa: E402
 from dynstat.extraction.lens import measure  # noqa: E402
-from dynstat.extraction.models import load  # noqa: E402
+from dynstat.extraction.models import load, wrap  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
 from dynstat.extraction.reading import read_runs  # noqa: E402
 from dynstat.extraction.readout import SlowReadOut  # noqa: E402
@@ -30,6 +31,8 @@ from dynstat.extraction.translators import (  # noqa: E402
 )
 from dynstat.extraction.variants import Variant, variants_of  # noqa: E402
 from dynstat.files import sha256_file  # noqa: E402
+
+from .conftest import tiny  # noqa: E402
 
 TEXT = data_path("texts/tuning.txt").read_text("utf-8")
 METRICS = [{"metric": "entropy"}, {"metric": "top1_probability"}, {"metric": "synchronisation"}]
@@ -237,3 +240,15 @@ def test_the_command_trains_stores_and_measures(model_folders, tokenizer_folder,
     assert about["layers"] == 4 and about["width"] == 64
     assert tuned.main([*arguments[:-1], str(tmp_path / "no" / "x"), "--text", "none.txt"]) == 5
     assert "F001" in capsys.readouterr().err
+
+
+def test_a_model_in_memory_is_trained_for_and_left_as_it_was(tokenizer_folder, tmp_path):
+    lm = tiny("llama").train().requires_grad_(True)
+    before = {name: p.detach().clone() for name, p in lm.named_parameters()}
+    model = wrap(lm, PreTrainedTokenizerFast.from_pretrained(tokenizer_folder))
+    made = train(model, TEXT[:9000], dataclasses.replace(FAST, epochs=1))
+    assert lm.training and all(p.grad is None and p.requires_grad for p in lm.parameters())
+    assert all(torch.equal(p, before[name]) for name, p in lm.named_parameters())
+    assert made.about["losses"]["after"][0] < made.about["losses"]["before"][0]
+    again = load_translators(save_translators(tmp_path / "t.safetensors", made), model)
+    assert torch.equal(again.weight, made.weight)
