@@ -29,8 +29,9 @@ from .lens_cases import GEOMETRY, LAYERS, LENS, WIDTH, V, head, model, naive, ru
         model(head(v=320), valid=range(V)),
         model(head(v=320, bias=True), valid=sorted([*range(0, 320, 2), 301])),
         model(nn.Sequential(head())),
+        model(nn.Sequential(head(v=320)), valid=range(V)),
     ],
-    ids=["plain", "bias, scale", "soft cap", "pre-head", "padding rows", "holes", "no matrix"],
+    ids=["plain", "bias, scale", "soft cap", "pre-head", "padding rows", "holes", "no matrix", "neither"],
 )
 def test_lens_equals_the_naive_one(m):
     runs = runs_of(3, 1, 0, 13)
@@ -201,6 +202,31 @@ def test_points_that_are_not_finite_are_flagged_and_spread_to_what_needs_them():
         if name.startswith("next_token"):
             defined[:, -1] = False
         assert np.isfinite(value[compared.finite & defined]).all(), name
+
+
+class Forbids(nn.Module):
+    """A head that rules a token out where a state says so: only that logit is not finite."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = head()
+
+    def forward(self, x):
+        logits = self.linear(x.clamp(max=50.0))
+        logits[..., 5] = torch.where(x[..., 0] > 99.0, -torch.inf, logits[..., 5])
+        return logits
+
+
+def test_a_logit_of_minus_infinity_is_not_finite_for_what_compares_with_it():
+    runs, m = runs_of(1, 1, 0, 6), model(Forbids(), norm=nn.Identity())
+    runs.own[2, 0, 1, 0] = runs.own[-1, 0, 4, 0] = 100.0
+    v = measure(m, runs, LENS).values
+    bad = np.zeros((1, 6, LAYERS), bool)
+    bad[0, 1, 2] = bad[0, 4, -1] = True
+    np.testing.assert_array_equal(np.isnan(v["entropy"]), bad)
+    np.testing.assert_array_equal(np.isnan(v["synchronisation"][..., :-1]), bad[..., :-1] | bad[..., 1:])
+    for name in ("kl_to_final", "kl_from_final"):
+        np.testing.assert_array_equal(np.isnan(v[name]), bad | bad[..., -1:])
 
 
 def test_padding_is_not_read():
