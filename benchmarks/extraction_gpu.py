@@ -18,6 +18,7 @@ from .extraction_targets import Target, least
 SHARE = 0.6
 BATCHES = (1, 4, 16)
 TOKENS = 512
+DEVICE = "cuda"
 _SQUARE = 8192
 
 
@@ -55,7 +56,7 @@ def _clock(torch: Any, function: Callable[[], Any], rounds: int) -> float:
 
 def square_rate(torch: Any, dtype: Any) -> float:
     """Return the rate of the card's products of large square matrices, FLOP/s."""
-    a = torch.randn(_SQUARE, _SQUARE, device="cuda", dtype=dtype)
+    a = torch.randn(_SQUARE, _SQUARE, device=DEVICE, dtype=dtype)
     return 2 * _SQUARE**3 / _clock(torch, lambda: a @ a, 5)
 
 
@@ -65,7 +66,7 @@ def _table(size: Size, dtype: str, rate: float, rounds: int) -> list[Target]:
     from dynstat.extraction.engine import choose
 
     parts = build(size)
-    parts.lm.to("cuda", getattr(torch, dtype))
+    parts.lm.to(DEVICE, getattr(torch, dtype))
     engine = choose(1, "cuda")
     print(f"\n{size.name}, {TOKENS} tokens, weights {dtype}, kernel {engine.kernel}")
     print(
@@ -82,7 +83,7 @@ def _row(parts: Parts, engine: Any, batch: int, rate: float, rounds: int, name: 
     from dynstat.extraction.reading import read_runs
 
     model = loaded(parts)
-    ids = parts.ids.repeat(batch, 1).to("cuda")
+    ids = parts.ids.repeat(batch, 1).to(DEVICE)
     weight = parts.head.weight.float()
     n_states = len(parts.blocks) + 1
     runs = read_runs(model, ids, 1)

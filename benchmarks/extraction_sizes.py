@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +187,7 @@ TEXT = (
 )
 
 
-@cache
+@lru_cache(maxsize=1)
 def loaded(parts: Parts) -> Any:
     """Give the model to dynstat, as one that is already in memory; every row of its head is a token."""
     from dynstat.extraction.encoding import Encoder

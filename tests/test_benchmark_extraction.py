@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from benchmarks import extraction, extraction_forms, extraction_rounds  # noqa: E402
+from benchmarks import extraction, extraction_forms, extraction_gpu, extraction_rounds  # noqa: E402
 from benchmarks.extraction_rounds import Row, Table  # noqa: E402
 from benchmarks.extraction_sizes import Size, build  # noqa: E402
 from benchmarks.extraction_targets import floor, judge, judge_growth  # noqa: E402
@@ -185,3 +185,21 @@ def test_exit_code(monkeypatch, capsys):
     good.rows["dynstat"].seconds = [9.0]
     assert extraction.main(["--quick", "--no-gpu"]) == 1
     assert "MISSED     T1 GPT-2-small, short" in capsys.readouterr().out
+
+
+def test_the_section_on_a_gpu_runs(monkeypatch, capsys):
+    """On this CPU in the place of a GPU: every line but those of CUDA itself."""
+    monkeypatch.setattr(extraction_gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(extraction_gpu, "FULL", [TINY])
+    monkeypatch.setattr(extraction_gpu, "TOKENS", 16)
+    monkeypatch.setattr(extraction_gpu, "_SQUARE", 64)
+    for name, value in (("is_available", True), ("get_device_name", "a card"), ("synchronize", None)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    for name in ("reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 2**20)
+    targets = extraction_gpu.section(True)
+    assert [t.bound for t in targets] == [">= 0.6"] * 2 * len(extraction_gpu.BATCHES)
+    out = capsys.readouterr().out
+    assert "weights float32" in out and "weights bfloat16" in out
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert extraction_gpu.section(True) == []
