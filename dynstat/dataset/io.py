@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -197,7 +199,9 @@ def save(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
                 temporary, mode="w", engine="netcdf4", format="NETCDF4", encoding=_encoding(ready)
             )
         except RuntimeError as e:
-            # The NetCDF library reports a full disk so.
+            # The NetCDF library reports a full disk so, and does not say that it is full.
+            if shutil.disk_usage(temporary.parent).free < ready.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from e
             raise OSError(None, str(e)) from e
     return path
 

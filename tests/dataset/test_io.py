@@ -1,6 +1,7 @@
 """Files: the traps of NetCDF, atomic writing, damaged files."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -226,9 +227,12 @@ def test_an_error_while_writing_leaves_the_old_file(panel, tmp_path, monkeypatch
         raise RuntimeError("NetCDF: HDF error")
 
     monkeypatch.setattr(xr.Dataset, "to_netcdf", half)
-    fails("F002", save, panel.isel(model=[0]), path)
+    assert "HDF error" in fails("F002", save, panel.isel(model=[0]), path).what
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.nc"]
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    assert "space" in fails("F002", save, panel, path).what, "the library does not say so"
     monkeypatch.setattr(xr.Dataset, "to_netcdf", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save(panel, path)
