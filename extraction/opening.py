@@ -87,8 +87,13 @@ def _in_memory(
     model: Any, tokenizer: Any, start_token: str, device: str | None, dtype: str | None, name: str | None
 ) -> Loaded:
     config = getattr(model, "config", None)
-    if config is None or not hasattr(model, "get_output_embeddings"):
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if config is None or head is None:
         raise bad("model", type(model).__name__, "a causal model of transformers, head included", WHERE)
+    if any(p.is_meta for p in model.parameters()):
+        raise bad(
+            "model", f"{type(model).__name__} without values", "a model whose weights are loaded", WHERE
+        )
     if tokenizer is None:
         raise DynstatError(
             "Y003",

@@ -261,12 +261,14 @@ BAD = [
     ({"tokenizer": "nowhere"}, "F001"),
     ({"model": 3}, "Y003"),
     ({"model": torch.nn.Linear(2, 2)}, "Y003"),
+    ({"model": tiny("gpt2").transformer}, "Y003"),  # it has no head
+    ({"model": tiny("gpt2").to("meta")}, "Y003"),
     ({"model": "org/name"}, "Y002"),
     ({"model": "data:models/nowhere"}, "F001"),
 ]
 
 
-@pytest.mark.parametrize(("change", "code"), BAD, ids=[str(c)[:60] for c, _ in BAD])
+@pytest.mark.parametrize(("change", "code"), BAD, ids=[" ".join(str(c).split())[:60] for c, _ in BAD])
 def test_faults(change, code, tokenizer):
     given = {"model": None, "prompts": TEXTS[:2], "tokenizer": tokenizer} | change
     model = tiny("gpt2") if given["model"] is None else given["model"]
