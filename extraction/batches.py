@@ -60,7 +60,9 @@ class Batch:
         """Tokens of all sequences, padding left out."""
         return len(self.samples) * sum(len(ids) + self.steps for ids in self.ids)
 
-    def key(self, identity: Mapping[str, Any], panel: Panel) -> dict[str, Any]:
+    def key(
+        self, identity: Mapping[str, Any], panel: Panel, settings: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return everything that determines the shard's content, apart from the store's engine.
 
         Parameters
@@ -69,9 +71,11 @@ class Batch:
             Of the model: hashes of weights, config and tokenizer, number format.
         panel : Panel
             Its settings hold metrics with options and versions, read-outs and the hashes of their files.
+        settings : mapping, optional
+            These settings, where they are known: to ask for them hashes the files anew.
         """
         spec = panel.models[self.model]
-        settings = panel.settings()
+        settings = panel.settings() if settings is None else settings
         return {
             "method": [METHOD, SCHEMA],
             "device": panel.device,
@@ -90,7 +94,12 @@ def shard_name(key: Mapping[str, Any]) -> str:
 
 
 def plan_batches(
-    panel: Panel, model: int, encoder: Encoder, context: int | None, prompts: Sequence[Mapping[str, Any]]
+    panel: Panel,
+    model: int,
+    encoder: Encoder,
+    context: int | None,
+    prompts: Sequence[Mapping[str, Any]],
+    ids: Sequence[tuple[int, ...]] | None = None,
 ) -> list[Batch]:
     """Group one model's work by prompt length, at most ``batch_tokens`` padded tokens together.
 
@@ -106,6 +115,8 @@ def plan_batches(
         Most tokens it can read.
     prompts : sequence of mapping
         The panel's prompts.
+    ids : sequence of tuple of int, optional
+        What the tokenizer makes of each, start token first, where that is known.
 
     Returns
     -------
@@ -118,7 +129,9 @@ def plan_batches(
     DynstatError
         X204 (longer than the context), X205 (no token); all such prompts are listed.
     """
-    encoded = [(p, tuple(encoder.encode(p["text"]))) for p in prompts]
+    if ids is None:
+        ids = [tuple(encoder.encode(p["text"])) for p in prompts]
+    encoded = list(zip(prompts, ids, strict=True))
     where = f"model {panel.models[model].id!r}"
     empty = [p["id"] for p, ids in encoded if len(ids) == len(encoder.start)]
     if empty:

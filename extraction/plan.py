@@ -115,9 +115,15 @@ class Plan:
         self.encoders: list[Encoder] = [encoder(source, panel) for source in self.sources]
         self.configs = [_config(source) for source in self.sources]
         self.batches: list[Batch] = []
+        # Models that share a tokenizer share the ids: of a hundred models few have one of their own.
+        known: dict[tuple[Any, ...], list[tuple[int, ...]]] = {}
         for i, config in enumerate(self.configs):
             check_interventions(panel.samples, int(config.num_hidden_layers), panel.models[i].id)
-            self.batches += plan_batches(panel, i, self.encoders[i], _context(config), self.prompts)
+            reader = self.encoders[i]
+            shared = (self.inputs["models"][i]["tokenizer_sha256"], reader.start)
+            if shared not in known:
+                known[shared] = [tuple(reader.encode(p["text"])) for p in self.prompts]
+            self.batches += plan_batches(panel, i, reader, _context(config), self.prompts, known[shared])
         self.names = [shard_name(self.key(i)) for i in range(len(self.batches))]
 
     @cached_property
@@ -133,7 +139,7 @@ class Plan:
     def key(self, index: int) -> dict[str, Any]:
         """Return everything that determines the content of one batch's shard, apart from the engine."""
         batch = self.batches[index]
-        return batch.key(self.inputs["models"][batch.model], self.panel)
+        return batch.key(self.inputs["models"][batch.model], self.panel, self.inputs["settings"])
 
     def missing(self, store: Path) -> list[int]:
         """Return the indices of the batches whose shard is not in the store."""

@@ -36,6 +36,10 @@ class _OneModel(Plan):
         self.panel = job.panel
         self.inputs = dict(job.inputs)
         self.prompts = prompts
+        if job.panel.settings() != job.inputs["settings"]:  # registers the user's metrics, too
+            raise unequal(
+                "a worker reads other settings than the plan", "files of metrics or read-outs", job.store
+            )
         source = locate(job.panel.models[model], job.panel.dtype)
         if (seen := source.identity()) != job.inputs["models"][model]:
             wrong = [k for k, v in seen.items() if v != job.inputs["models"][model].get(k)]

@@ -128,6 +128,8 @@ def test_a_worker_that_sees_other_files_says_so(opened, tmp_path, monkeypatch):
     assert "names its shard otherwise" in found(job, item[0], plan.names[1])
     models = [dict(m) | {"weights_sha256": "0"} for m in job.inputs["models"]]
     monkeypatch.setattr(remote, "panel_hash", lambda _: plan.hash)
+    settings = dict(job.inputs["settings"]) | {"readouts": ["no_norm"]}
+    assert "other settings" in found(replace(job, inputs=dict(job.inputs) | {"settings": settings}), *item)
     wrong = found(replace(job, inputs=dict(job.inputs) | {"models": models}), *item)
     assert "other files of model 'llama'" in wrong
     assert not list(store.glob("*.nc"))
