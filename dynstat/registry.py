@@ -300,13 +300,15 @@ METHODS: Registry[Method] = Registry(
 
 
 def parse_metric(spec: Mapping[str, Any]) -> tuple[Metric, dict[str, Any]]:
-    """Return the entry and filled options of ``{metric: name@version, option: value, ...}``.
-
-    The key ``as``, which names the variable in a panel, is no option: see :func:`variable_name`.
-    """
-    given = {k: v for k, v in spec.items() if k != "as"}
+    """Return the entry and filled options of ``{metric: name@version, option: value, ...}``."""
+    given = dict(spec)
     entry = METRICS.get(str(given.pop("metric")))
     return entry, entry.fill(given)
+
+
+def parse_measured(spec: Mapping[str, Any]) -> tuple[Metric, dict[str, Any]]:
+    """Return the same of a metric of a panel, where ``as`` may name the variable: :func:`variable_name`."""
+    return parse_metric({k: v for k, v in spec.items() if k != "as"})
 
 
 def variable_name(spec: Mapping[str, Any]) -> str:

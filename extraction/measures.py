@@ -9,7 +9,7 @@ from typing import Any
 
 from dynstat.dataset.schema import ALWAYS, COORDINATES
 from dynstat.errors import DynstatError
-from dynstat.registry import METRICS, Metric, parse_metric, variable_name
+from dynstat.registry import METRICS, Metric, parse_measured, variable_name
 from dynstat.strictyaml import check_keys
 
 METRICS_BY_DEFAULT = (
@@ -58,7 +58,7 @@ def read_metrics(raw: object, where: str) -> tuple[Mapping[str, Any], ...]:
     out: list[dict[str, Any]] = []
     for item in raw:
         given = {"metric": item} if isinstance(item, str) else check_keys(item, _metric_keys(item), where)
-        entry, options = parse_metric(given)
+        entry, options = parse_measured(given)
         if not is_measured(entry):
             known = ", ".join(sorted({m.name for m in METRICS if is_measured(m)}))
             raise bad("metrics", entry.name, f"what is measured and not derived: {known}", where)

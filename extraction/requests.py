@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dynstat.registry import METRICS, Metric, parse_metric, variable_name
+from dynstat.registry import METRICS, Metric, parse_measured, variable_name
 
 from . import kernels  # noqa: F401  (attaches the kernels)
 from .variants import Variant
@@ -54,7 +54,7 @@ def requests(metrics: Sequence[Mapping[str, Any]], variant: Variant) -> list[Req
     """
     found = []
     for spec in metrics:
-        metric, options = parse_metric(spec)
+        metric, options = parse_measured(spec)
         kernel = METRICS.kernel(metric.id)
         if options.get("kind", "jsd") != "jsd":
             kernel = None

@@ -16,7 +16,7 @@ from dynstat.dataset.build import build
 from dynstat.dataset.schema import NONFINITE, OK, PADDING, TRUNCATED
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_json
-from dynstat.registry import parse_metric, variable_name
+from dynstat.registry import parse_measured, variable_name
 
 from .batches import Batch
 from .device import to_numpy
@@ -142,7 +142,7 @@ def _sample(sample: Sample, disturbed: bool) -> dict[str, Any]:
 
 def _described(panel: Panel, variants: Sequence[Variant], names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Say of each measured variable by which definition, options and read-out it came."""
-    asked = {variable_name(spec): parse_metric(spec) for spec in panel.metrics}
+    asked = {variable_name(spec): parse_measured(spec) for spec in panel.metrics}
     by_name = {v.name: v for v in variants}
     out: dict[str, dict[str, Any]] = {k: {} for k in ("definitions", "options", "readouts", "attributes")}
     for name in names:

@@ -183,3 +183,13 @@ def test_versions_and_kernels():
     }
     with pytest.raises(DynstatError):
         new.fill({"a": True})
+
+
+def test_only_a_panel_names_its_variables():
+    from dynstat.registry import parse_measured, parse_metric, variable_name
+
+    spec = {"metric": "concentration@1", "k": 5, "as": "top5"}
+    assert parse_measured(spec)[1] == {"k": 5} and variable_name(spec) == "top5"
+    assert variable_name({"metric": "entropy@1"}) == variable_name({"metric": "entropy"}) == "entropy"
+    with pytest.raises(DynstatError, match="Y002"):
+        parse_metric(spec)
