@@ -1,10 +1,6 @@
-"""From panel to store: what is stored, how it resumes, and what a kill leaves."""
+"""From panel to store: what is stored, and how it resumes; kills are in test_kills."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,6 @@ from dynstat.extraction.panel import load_panel  # noqa: E402
 from dynstat.extraction.plan import Plan  # noqa: E402
 from dynstat.extraction.readout import oracle  # noqa: E402
 from dynstat.extraction.run import extract_panel  # noqa: E402
-from dynstat.leftovers import mark  # noqa: E402
 from dynstat.metrics import distribution, trajectory  # noqa: E402
 
 from .conftest import TEXTS  # noqa: E402
@@ -124,36 +119,6 @@ def test_resume_writes_what_is_missing_only(write_panel, tmp_path):
         f: t for f, t in times.items() if f != shards[1]
     }
     assert dynstat.content_hash(dynstat.open(store)) == whole
-
-
-SCRIPT = """
-import sys
-from dynstat.extraction.run import extract_panel
-extract_panel(sys.argv[1], sys.argv[2], progress=lambda *a: print(*a, flush=True))
-"""
-
-
-def test_kill_in_the_middle_changes_nothing(write_panel, tmp_path):
-    """SIGKILL while shards are being written; the end is the content of an undisturbed run."""
-    file = write_panel(("llama",), more="batch_tokens: 1", budget=24)
-    undisturbed = dynstat.content_hash(dynstat.open(extract_panel(file, tmp_path / "calm")))
-    store = tmp_path / "killed"
-    worker = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, file, store], stdout=subprocess.PIPE, text=True, env=os.environ.copy()
-    )
-    assert worker.stdout is not None
-    for _ in range(3):
-        worker.stdout.readline()
-    worker.send_signal(signal.SIGKILL)
-    assert worker.wait() == -signal.SIGKILL
-    plan = Plan(load_panel(file))
-    assert 0 < plan.estimate(store).missing < len(plan.batches)
-    for shard in store.glob("[!.]*.nc"):
-        dynstat.open(shard)
-    (store / f".{plan.names[-1][:-3]}.{mark().rpartition('-')[0]}-{worker.pid}-x.nc").write_bytes(b"half")
-    extract_panel(file, store)
-    assert not list(store.glob(".*"))
-    assert dynstat.content_hash(dynstat.open(store)) == undisturbed
 
 
 def test_shard_names_depend_on_all_that_determines_them(write_panel, tmp_path, copy_model):
