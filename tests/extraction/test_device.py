@@ -110,7 +110,7 @@ def test_everything_is_on_the_device_of_the_model(architecture, load_tiny, monke
     monkeypatch.setattr(lens, "to_numpy", to_numpy)
     monkeypatch.setattr("dynstat.extraction.definitions.to_numpy", to_numpy)
     monkeypatch.setattr(torch, "isfinite", lambda x: torch.ones(1, dtype=torch.bool))
-    monkeypatch.setattr("dynstat.extraction.cache.relative_difference", lambda *_: 0.0)
+    monkeypatch.setattr("dynstat.extraction.cache.relative_difference", lambda *_, **__: 0.0)
     monkeypatch.setattr(generate, "bool", lambda x: False, raising=False)
     monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
     ids = torch.zeros((2, 5), dtype=torch.int64, device=model.device)
