@@ -26,8 +26,9 @@ from .store import open_store
 
 #: How long a scheduler may take to answer.
 TIMEOUT = "20s"
-#: Workers that may die over one item before it is held to be the cause.
-DEATHS = 5
+#: Times the scheduler may give an item up before it is held to be the cause. Each time one worker more has died
+#: over it than `allowed-failures` says, which is 3 by default.
+GIVEN_UP = 2
 #: Items a worker has at hand: one that is computed and one that waits, so that none stands idle.
 AT_HAND = 2
 #: Seconds until a shard written elsewhere must be seen here; network file systems remember for so long
@@ -76,7 +77,7 @@ def extract_on(
     ------
     DynstatError
         X223 (Dask is not installed, the scheduler is not reached or lost, a worker does not see the files,
-        an item killed several workers), and those of :func:`open_store` and :meth:`Worker.write`.
+        an item killed its workers), and those of :func:`open_store` and :meth:`Worker.write`.
     """
     store = Path(store).absolute()
     distributed = _distributed()
@@ -115,7 +116,7 @@ class _Dispatch:
             self.left.setdefault(plan.batches[i].model, []).append(i)  # taken from the end
         self.flying: dict[Any, tuple[int, str]] = {}
         self.at: dict[str, int] = {}
-        self.deaths: dict[int, int] = {}
+        self.given_up: dict[int, int] = {}
         self.finished: Queue[Any] = Queue()
 
     def run(self) -> None:
@@ -174,7 +175,7 @@ class _Dispatch:
             self.job,
             self.plan.batches[index],
             self.plan.names[index],
-            key=f"dynstat-{self.plan.names[index][:16]}-{self.deaths.get(index, 0)}",
+            key=f"dynstat-{self.plan.names[index][:16]}-{self.given_up.get(index, 0)}",
             pure=False,
             retries=2,
             workers=[address],
@@ -206,12 +207,12 @@ class _Dispatch:
             self.progress(self.done, self.total, model + self.clock.left())
 
     def _again(self, index: int, address: str) -> None:
-        self.deaths[index] = self.deaths.get(index, 0) + 1
-        if self.deaths[index] >= DEATHS:
+        self.given_up[index] = self.given_up.get(index, 0) + 1
+        if self.given_up[index] >= GIVEN_UP:
             batch = self.plan.batches[index]
             raise DynstatError(
                 "X223",
-                f"an item killed {DEATHS} workers or more",
+                "an item killed its workers again and again",
                 where=f"model {self.plan.panel.models[batch.model].id!r}, shard {self.plan.names[index]}",
                 found=f"{batch.rows} runs of {batch.length} tokens",
                 mend="give the workers more memory, or lower `batch_tokens` (another panel to a store)",

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,7 +105,7 @@ def extract_to(
     -------
     dict
         ``panel``, ``inputs_sha256``, ``store``, ``runs``, ``shards`` in all, those ``written`` now and those
-        ``missing`` afterwards; ``rank`` and ``world`` of this process.
+        ``missing`` afterwards; ``rank`` and ``world`` of this process; the ``estimate`` made before.
     """
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
@@ -122,7 +122,8 @@ def extract_to(
             stack.enter_context(offline())
         chosen, device = _device(load_panel(panel).with_paths(places or {}), where.device)
         plan = Plan(chosen)
-        say(f"{plan.panel.id}: {plan.estimate(out)}")
+        estimate = plan.estimate(out)
+        say(f"{plan.panel.id}: {estimate}")
         mine = _part(plan, out, rank)
         if not dry_run:
             progress = stack.enter_context(progress_bar("extract"))
@@ -146,6 +147,7 @@ def extract_to(
         "missing": len(plan.missing(out)),
         "rank": rank.rank,
         "world": rank.world,
+        "estimate": asdict(estimate),
     }
 
 

@@ -42,6 +42,7 @@ def test_ranks_by_option_and_by_launcher(run, write_panel, tmp_path, monkeypatch
     assert code == 0 and out["shards"] == shards and 0 < out["written"] < shards
     assert out["missing"] == shards - out["written"] and (out["rank"], out["world"]) == (0, 2)
     assert "rank 0 of 2 (by --rank, --world)" in err and "FLOP" in err.splitlines()[0]
+    assert out["estimate"]["flops"] == pytest.approx(sum(Plan(load_panel(file)).costs()))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, dry, err = run(file, "-o", store, "--dry-run")

@@ -161,7 +161,7 @@ def say_where(job, batch, name):
 def test_an_item_that_kills_its_workers_is_given_up(opened, cluster, monkeypatch):
     plan, store, _ = opened
     monkeypatch.setattr(scheduling, "write_item", die)
-    with pytest.raises(DynstatError, match="X223 an item killed 5 workers"):
+    with pytest.raises(DynstatError, match="X223 an item killed its workers"):
         extract_on(cluster, plan, store)
 
 
