@@ -26,7 +26,7 @@ from .store import open_store
 
 #: How long a scheduler may take to answer.
 TIMEOUT = "20s"
-#: Times the scheduler may give an item up before it is held to be the cause. Each time one worker more has died
+#: Times the scheduler may give an item up before it is held to be the cause. Each time one worker more died
 #: over it than `allowed-failures` says, which is 3 by default.
 GIVEN_UP = 2
 #: Items a worker has at hand: one that is computed and one that waits, so that none stands idle.
