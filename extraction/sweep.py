@@ -193,5 +193,5 @@ class Sweep:
 
 
 def _listed(variant: Variant, r: Request) -> int:
-    """Return how many of the most probable tokens a metric takes."""
-    return max(variant.top_k, int(r.options.get("k", 2)))
+    """Return how many of the most probable tokens a kernel takes; options of definitions mean what they will."""
+    return max(variant.top_k, int(r.options.get("k", 2)) if r.kernel else 2)

@@ -14,7 +14,7 @@ from dynstat.extraction.engine import Engine  # noqa: E402
 from dynstat.extraction.lens import LEAST_ROWS, measure  # noqa: E402
 from dynstat.extraction.reading import Runs  # noqa: E402
 from dynstat.extraction.variants import Variant  # noqa: E402
-from dynstat.registry import METRICS, Metric  # noqa: E402
+from dynstat.registry import METRICS, Metric, Option  # noqa: E402
 
 from .lens_cases import LAYERS, LENS, WIDTH, V, head, model, naive, runs_of, same  # noqa: E402
 
@@ -143,10 +143,21 @@ def test_users_functions_that_fail(monkeypatch, body, word):
     assert e.value.code == "X222" and word in str(e.value.found)
 
 
+def test_options_of_users_may_be_called_as_ours(monkeypatch):
+    def own(logits, k="all", kind="any"):
+        return logits.max(-1)
+
+    options = {"k": Option("all"), "kind": Option("any")}
+    with users(monkeypatch, {own: ("logits",)}, {}, {own: options}):
+        runs, m = runs_of(1, 1, 0, 5), model(head())
+        found = measure(m, runs, [{"metric": "own"}, {"metric": "entropy@1"}]).values
+    assert np.isfinite(found["own"]).all() and np.isfinite(found["entropy"]).all()
+
+
 class users:
     """Functions that are registered for a while."""
 
-    def __init__(self, monkeypatch, given, marks):
+    def __init__(self, monkeypatch, given, marks, options=None):
         import sys
 
         module = types.ModuleType("users_own_metrics")
@@ -158,7 +169,7 @@ class users:
                 Metric(
                     name=function.__name__, version=1, path=f"{module.__name__}:{function.__name__}",
                     summary="A metric.", origin="user", reference="none", inputs=inputs,
-                    undefined=marks.get(function, ()),
+                    undefined=marks.get(function, ()), options=(options or {}).get(function, {}),
                 )
             )  # fmt: skip
 
