@@ -119,7 +119,8 @@ def locate(spec: ModelSpec, dtype: str = DTYPE) -> Source:
     ------
     DynstatError
         X201 (no such model), X202 (no such revision), X210 (pickled weights only), F001 (no tokenizer), X218
-        (gated, or not for you), X219 (not in the cache, and offline), X225 (its own code would be needed).
+        (gated, or not for you), X219 (not in the cache, and offline), X225 (its own code, or more than its
+        weights, would be loaded).
     """
     if spec.kind == "gguf":
         file = Path(spec.location)
@@ -127,11 +128,13 @@ def locate(spec: ModelSpec, dtype: str = DTYPE) -> Source:
             raise _no_model(spec, "no such GGUF file", "give its place: --model-path " + f"{spec.id}=FILE")
         if file.open("rb").read(4) != b"GGUF":
             raise DynstatError("F003", f"{file.name} is not a GGUF file", where=str(file), expected="GGUF")
+        _check_alone(spec, file.parent)
         return Source(spec, file.parent, (file,), _tokenizer(spec, None), spec.revision, dtype)
     folder, revision = (Path(spec.location), spec.revision) if spec.kind == "folder" else _snapshot(spec)
     if not (folder / "config.json").is_file():
         raise _no_model(spec, "no folder with a config.json", "correct the path, or pin a hub repository")
     _check_code(spec, folder)
+    _check_alone(spec, folder)
     return Source(spec, folder, _weights(spec, folder), _tokenizer(spec, folder), revision, dtype)
 
 
@@ -157,6 +160,26 @@ def _check_code(spec: ModelSpec, folder: Path) -> None:
         )
 
 
+def _check_alone(spec: ModelSpec, folder: Path) -> None:
+    """Refuse what would be loaded beside the files that are hashed, or in their place."""
+    found = "adapter_config.json" if (folder / "adapter_config.json").exists() else ""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        if spec.kind != "gguf" and (other := config.get("transformers_weights")):
+            found = f"transformers_weights: {other}"
+    except (OSError, ValueError, AttributeError):
+        pass  # a damaged config is named where it is read
+    if found:
+        raise DynstatError(
+            "X225",
+            f"model {spec.id!r} is made of more than its weights",
+            where=str(folder),
+            found=found,
+            expected="weights in model.safetensors or in the files of its index, or one GGUF file",
+            mend="merge adapters where you trust them and save the whole model, with save_pretrained",
+        )
+
+
 def _no_model(spec: ModelSpec, found: str, mend: str) -> DynstatError:
     return DynstatError(
         "X201",
@@ -169,6 +192,9 @@ def _no_model(spec: ModelSpec, found: str, mend: str) -> DynstatError:
 
 
 def _weights(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
+    # In the order of transformers: where both are there, it does not look at the index.
+    if (folder / "model.safetensors").is_file():
+        return (folder / "model.safetensors",)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -181,8 +207,6 @@ def _weights(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
                 "F001", f"{missing[0]} does not exist", where=str(folder), problems=missing[1:]
             )
         return tuple(folder / n for n in names)
-    if (folder / "model.safetensors").is_file():
-        return (folder / "model.safetensors",)
     pickled = [f.name for pattern in _PICKLED for f in sorted(folder.glob(pattern))]
     if pickled:
         raise DynstatError(

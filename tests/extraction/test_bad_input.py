@@ -82,6 +82,43 @@ def test_code_from_a_repository_is_never_run(write_panel, copy_model, tmp_path):
     assert "never run" in error.expected and not (tmp_path / "ran").exists()
 
 
+def test_the_weights_that_are_hashed_are_those_that_are_loaded(write_panel, copy_model):
+    """Beside a whole file transformers does not look at an index, so neither does the hash."""
+    from safetensors.torch import load_file, save_file
+
+    from dynstat.extraction.encoding import encoder
+    from dynstat.extraction.models import load
+    from dynstat.extraction.sources import locate
+
+    folder = copy_model()
+    tensors = load_file(folder / "model.safetensors")
+    other = {k: v + 1.0 for k, v in tensors.items()}
+    save_file(other, folder / "part.safetensors", metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(other, "part.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    panel = load_panel(write_panel((f"  - {{id: a, path: {folder}}}",)))
+    source = locate(panel.models[0])
+    held = load(source, encoder(source, panel)).lm.state_dict()
+    seen = {k: v for f in source.weights for k, v in load_file(f).items()}
+    assert all(torch.equal(held[k], v) for k, v in seen.items())
+    (folder / "model.safetensors").unlink()
+    source = locate(panel.models[0])
+    held = load(source, encoder(source, panel)).lm.state_dict()
+    assert [f.name for f in source.weights] == ["part.safetensors"]
+    assert all(torch.equal(held[k], v) for k, v in other.items())
+
+
+def test_nothing_is_loaded_beside_the_weights(write_panel, copy_model, tmp_path):
+    folder = copy_model()
+    file = write_panel((f"  - {{id: a, path: {folder}}}",))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": "b.safetensors"}))
+    assert "b.safetensors" in refused(file, tmp_path / "s", "X225").found
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "adapter_config.json").write_text("{}")
+    assert "adapter" in refused(file, tmp_path / "s", "X225").found
+
+
 def test_weights_missing_from_the_checkpoint(write_panel, copy_model, tmp_path):
     from safetensors.torch import load_file, save_file
 
