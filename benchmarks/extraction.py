@@ -59,7 +59,7 @@ def lines(table: rounds.Table) -> list[str]:
                 continue
             off = {k: np.abs(v[:, :n] - table.truth[k]).max() for k, v in row.values.items()}
             kl = f"{off['kl']:.1e}" if "kl" in off else "-"
-            out.append(f"    {forms.FORMS[name][0]:<44}{off['entropy']:.1e}  {kl}")
+            out.append(f"    {forms.FORMS[name][0]:<46}{off['entropy']:.1e}  {kl}")
     return out
 
 
@@ -75,13 +75,14 @@ def verdict(targets: Sequence[Target]) -> int:
 
 def growth(quick: bool) -> list[Target]:
     """Measure the lens's memory on one model, then with twice the tokens, layers, vocabulary."""
-    base = Size("4 layers, 64 tokens", "gpt2", 4, 256, 4, 50257, 64)
+    # The first is longer than a block of logits: a shorter text needs less.
+    base = Size("4 layers, 160 tokens", "gpt2", 4, 256, 4, 50257, 160)
     others = [
-        replace(base, name="4 layers, 256 tokens", tokens=256),
-        replace(base, name="12 layers, 64 tokens", layers=12),
+        replace(base, name="4 layers, 480 tokens", tokens=480),
+        replace(base, name="12 layers, 160 tokens", layers=12),
     ]
     if not quick:
-        others.append(replace(base, name="8 layers, 512 tokens", layers=8, tokens=512))
+        others.append(replace(base, name="12 layers, 960 tokens", layers=12, tokens=960))
     sizes = [base, *others]
     mb = [rounds.apart(rounds.lens_memory, size) for size in sizes]
     print("\nmemory of the lens alone, states there already, MB")
