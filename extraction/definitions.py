@@ -61,11 +61,60 @@ def from_states(runs: Runs, requests: Sequence[Request], finite: np.ndarray) -> 
             if any("steps" in r.metric.inputs for r in requests):
                 given["steps"] = np.diff(h, axis=1)
             good = inside[part] & finite[part, :, layer]
+            lacking = {r.name: _excused(r, good, inside[part]) for r in requests}
             for r in requests:
                 value = _called(r, [given[i] for i in r.metric.inputs], layer)
                 if set(r.metric.inputs) == {"steps"} and value.shape == (len(h), length - 1):
                     value = np.concatenate([np.full((len(h), 1), np.nan, value.dtype), value], 1)
-                out[r.name][part, :, layer] = _checked(r, value, good, layer)
+                value = _checked(r, value, good, layer, lacking[r.name])
+                out[r.name][part, :, layer] = np.where(good, value, np.nan)
+    return out
+
+
+def take_out(r: Request, values: np.ndarray, inside: np.ndarray) -> None:
+    """Take out values where a user's entry says that there are none, in place.
+
+    A function of logits does not know its tokens, and one of states neither its layer nor where rows end.
+
+    Parameters
+    ----------
+    r : Request
+        The metric; others than a user's have no value there by themselves.
+    values : ndarray, shape (row, token, layer)
+        Become NaN.
+    inside : ndarray of bool, shape (row, token)
+        What is not padding.
+    """
+    for mark in r.metric.undefined if r.metric.origin == "user" else ():
+        if mark.startswith("first_tokens:"):
+            values[:, : _depth(mark)] = np.nan
+        elif mark == "last_token":
+            values[_ends(inside)] = np.nan
+        elif mark == "last_layer":
+            values[..., -1] = np.nan
+
+
+def _depth(mark: str) -> int:
+    return int(mark.partition(":")[2])
+
+
+def _ends(inside: np.ndarray) -> np.ndarray:
+    """Return the last token of each row."""
+    out = inside.copy()
+    out[:, :-1] &= ~inside[:, 1:]
+    return out
+
+
+def _excused(r: Request, good: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return where a function of states need not give a number: by its entry, or for want of a neighbour."""
+    out = ~good
+    for mark in r.metric.undefined:
+        if mark.startswith("first_tokens:"):
+            out[:, : _depth(mark)] = True
+            for k in range(1, min(_depth(mark), good.shape[1] - 1) + 1):
+                out[:, k:] |= ~good[:, :-k]
+        elif mark == "last_token":
+            out |= _ends(inside)
     return out
 
 
@@ -128,19 +177,21 @@ def _called(r: Request, arguments: Sequence[np.ndarray], layer: int) -> np.ndarr
         raise _fails(r, layer, f"raised {type(e).__name__}: {e}", "values") from e
 
 
-def _checked(r: Request, value: np.ndarray, good: np.ndarray, layer: int) -> np.ndarray:
-    """Return a result as float32, or refuse it where it is the user's own and not what it should be."""
+def _checked(
+    r: Request, value: np.ndarray, good: np.ndarray, layer: int, lacking: np.ndarray | None = None
+) -> np.ndarray:
+    """Return a result as float32, or refuse it where it is the user's own and not what it should be.
+
+    It may lack a number where it is not good, or where `lacking` says so.
+    """
     if r.metric.origin != "user":
         return value.astype(np.float32)
     if value.shape != good.shape:
         raise _fails(r, layer, f"returned shape {value.shape}", f"shape {good.shape}")
+    if lacking is not None:
+        good = good & ~lacking
     bad = good & ~np.isfinite(value)
-    for mark in r.metric.undefined:
-        if mark.startswith("first_tokens:"):
-            bad[:, : int(mark.partition(":")[2])] = False
-        elif mark in _SOMEWHERE:
-            bad[:] = False
-    if bad.any():
+    if bad.any() and not set(_SOMEWHERE) & set(r.metric.undefined):
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         found = f"returned {value[at]} at {at}"
         raise _fails(r, layer, found, "a finite number, or `undefined` that says where there is none")

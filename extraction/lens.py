@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .definitions import from_states
+from .definitions import from_states, take_out
 from .device import to_numpy
 from .distributions import Buffers
 from .engine import Engine
@@ -94,6 +94,9 @@ def measure(
     finite = points.spread(to_numpy(found.finite).T, True)
     values = {name: points.spread(to_numpy(array).T, np.nan) for name, array in found.values.items()}
     values |= from_states(runs, [r for r in wanted[0] if r.of_states], finite)
+    inside = np.arange(shape[1]) < to_numpy(runs.lengths)[:, None]
+    for r in (r for part in wanted for r in part):
+        take_out(r, values[r.name], inside)
     top1 = points.spread(to_numpy(found.top1).T, -1)
     spoken = points.spread(to_numpy(found.log_probability), np.nan)
     log_probability = np.full(shape[:2], np.nan, np.float32)

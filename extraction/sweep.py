@@ -193,5 +193,5 @@ class Sweep:
 
 
 def _listed(variant: Variant, r: Request) -> int:
-    """Return how many of the most probable tokens a kernel takes; options of definitions mean what they will."""
+    """Return how many of the most probable tokens a kernel takes; of a definition `k` may mean anything."""
     return max(variant.top_k, int(r.options.get("k", 2)) if r.kernel else 2)

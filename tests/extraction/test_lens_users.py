@@ -154,6 +154,48 @@ def test_options_of_users_may_be_called_as_ours(monkeypatch):
     assert np.isfinite(found["own"]).all() and np.isfinite(found["entropy"]).all()
 
 
+def test_users_metrics_have_no_value_where_their_entry_says_so(monkeypatch):
+    """A function of logits knows no position, one of states not where a row ends."""
+
+    def later(logits):
+        return logits.max(-1)
+
+    def ahead(states):
+        out = np.full(states.shape[:2], np.nan)
+        out[:, :-1] = np.abs(np.diff(states, axis=1)).sum(-1)
+        return out
+
+    def below(states):
+        return states.sum(-1)
+
+    marks = {later: ("first_tokens:2",), ahead: ("last_token",), below: ("last_layer",)}
+    with users(monkeypatch, {later: ("logits",), ahead: ("states",), below: ("states",)}, marks):
+        runs, m = runs_of(2, 2, 3, 9, lengths=[9, 7, 9, 5]), model(head())
+        found = measure(m, runs, [{"metric": f.__name__} for f in marks]).values
+    inside = np.arange(9) < runs.lengths.numpy()[:, None]
+    before_last = np.arange(9) < runs.lengths.numpy()[:, None] - 1
+    for name, there in (("later", inside & (np.arange(9) >= 2)), ("ahead", before_last)):
+        np.testing.assert_array_equal(
+            np.isfinite(found[name]), np.broadcast_to(there[..., None], (4, 9, LAYERS))
+        )
+    assert np.isnan(found["below"][..., -1]).all() and np.isfinite(found["below"][inside][:, :-1]).all()
+
+
+def test_users_steps_beside_a_state_that_is_not_finite(monkeypatch):
+    def walked(steps):
+        return np.abs(steps).sum(-1)
+
+    with users(monkeypatch, {walked: ("steps",)}, {walked: ("first_tokens:1",)}):
+        runs = runs_of(1, 1, 0, 9)
+        runs.own[2, 0, 4] = torch.inf
+        found = measure(model(head()), runs, [{"metric": "walked"}])
+    missing = np.isnan(found.values["walked"][0])
+    assert (
+        missing[4:6, 2].all() and missing.sum() == LAYERS + 2
+    )  # the first token, and both steps of the fifth
+    assert (np.isfinite(found.values["walked"]) | ~found.finite)[:, 1:].all()
+
+
 class users:
     """Functions that are registered for a while."""
 
