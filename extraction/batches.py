@@ -61,7 +61,11 @@ class Batch:
         return len(self.samples) * sum(len(ids) + self.steps for ids in self.ids)
 
     def key(
-        self, identity: Mapping[str, Any], panel: Panel, settings: Mapping[str, Any] | None = None
+        self,
+        identity: Mapping[str, Any],
+        panel: Panel,
+        encoder: Encoder,
+        settings: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return everything that determines the shard's content, apart from the store's engine.
 
@@ -71,6 +75,8 @@ class Batch:
             Of the model: hashes of weights, config and tokenizer, number format.
         panel : Panel
             Its settings hold metrics with options and versions, read-outs and the hashes of their files.
+        encoder : Encoder
+            Of the model: tokenizer.json alone does not say which ids end a text, are special, and are valid.
         settings : mapping, optional
             These settings, where they are known: to ask for them hashes the files anew.
         """
@@ -80,6 +86,7 @@ class Batch:
             "method": [METHOD, SCHEMA],
             "device": panel.device,
             "model": dict(identity) | {"family": spec.family, "factors": dict(spec.factors)},
+            "vocabulary": encoder.vocabulary,
             "prompts": list(self.prompts),
             "ids": [list(i) for i in self.ids],
             "samples": [s.as_dict() for s in self.samples],

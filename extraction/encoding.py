@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynstat.errors import DynstatError
+from dynstat.files import sha256_bytes
 
 if TYPE_CHECKING:
     from .panel import Panel
     from .sources import Source
+
+# They name special tokens and add tokens to those of tokenizer.json, and may say how it splits.
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,15 @@ class Encoder:
     special: frozenset[int]
     valid: tuple[int, ...]
 
+    @cached_property
+    def vocabulary(self) -> dict[str, Any]:
+        """What of the tokenizer changes values beside the ids of the prompts: ids that are named or valid."""
+        return {
+            "end_of_text": self.end_of_text,
+            "special_sha256": _sha256(sorted(self.special)),
+            "valid_sha256": _sha256(self.valid),
+        }
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, start token first."""
         return [*self.start, *self.tokenizer.encode(text, add_special_tokens=False)]
@@ -47,11 +61,15 @@ class Encoder:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
+def _sha256(ids: Iterable[int]) -> str:
+    return sha256_bytes(" ".join(map(str, ids)).encode())
+
+
 def load_tokenizer(source: Source) -> Any:
     """Load the tokenizer of a model as its file says.
 
     ``AutoTokenizer`` rebuilds the tokenizer of some architectures from their own recipe and gives other
-    ids; the class used here reads tokenizer.json and nothing else.
+    ids; the class used here reads tokenizer.json, and of the files beside it which tokens are special.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -59,6 +77,14 @@ def load_tokenizer(source: Source) -> Any:
         return PreTrainedTokenizerFast.from_pretrained(str(source.tokenizer), local_files_only=True)
     file = source.weights[0]
     return _from_gguf(file, file.stat().st_mtime_ns)
+
+
+def files_beside(source: Source) -> tuple[bytes, ...]:
+    """Return what lies beside tokenizer.json and has a say in the ids, empty where it is not there."""
+    if source.tokenizer is None:
+        return ()
+    files = [source.tokenizer / name for name in BESIDE]
+    return tuple(f.read_bytes() if f.is_file() else b"" for f in files)
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ from dynstat.errors import DynstatError
 
 from .batches import Batch, plan_batches, shard_name
 from .costs import Size, flops, memory, point_bytes, rates, seconds, size_of, tokens_read
-from .encoding import Encoder, encoder
+from .encoding import Encoder, encoder, files_beside
 from .engine import Engine, choose
 from .interventions import check_interventions
 from .panel import Panel, panel_hash
@@ -120,7 +120,8 @@ class Plan:
         for i, config in enumerate(self.configs):
             check_interventions(panel.samples, int(config.num_hidden_layers), panel.models[i].id)
             reader = self.encoders[i]
-            shared = (self.inputs["models"][i]["tokenizer_sha256"], reader.start)
+            spelling = self.inputs["models"][i]["tokenizer_sha256"], *files_beside(self.sources[i])
+            shared = (spelling, reader.start)
             if shared not in known:
                 known[shared] = [tuple(reader.encode(p["text"])) for p in self.prompts]
             self.batches += plan_batches(panel, i, reader, _context(config), self.prompts, known[shared])
@@ -139,7 +140,8 @@ class Plan:
     def key(self, index: int) -> dict[str, Any]:
         """Return everything that determines the content of one batch's shard, apart from the engine."""
         batch = self.batches[index]
-        return batch.key(self.inputs["models"][batch.model], self.panel, self.inputs["settings"])
+        identity, reader = self.inputs["models"][batch.model], self.encoders[batch.model]
+        return batch.key(identity, self.panel, reader, self.inputs["settings"])
 
     def missing(self, store: Path) -> list[int]:
         """Return the indices of the batches whose shard is not in the store."""

@@ -79,6 +79,36 @@ def test_the_key_holds_all_and_names_the_shard(write_panel):
     assert {s["seed"] for s in key["samples"]} == {0, 1}
 
 
+def test_tokenizers_that_share_a_file_and_not_what_lies_beside_it(write_panel, tmp_path, copy_model):
+    """tokenizer_config.json names the end of text and adds tokens: other ids, another shard."""
+    import json
+    import shutil
+
+    from dynstat import data_path
+
+    folder = copy_model()
+    first, second = tmp_path / "first", tmp_path / "second"
+    for place in (first, second):
+        shutil.copytree(data_path("models/tokenizer"), place)
+    models = [f"  - {{id: {n}, path: {folder}, tokenizer: {p}}}" for n, p in (("a", first), ("b", second))]
+
+    def plan(**more):
+        config = json.loads((first / "tokenizer_config.json").read_text())
+        (second / "tokenizer_config.json").write_text(json.dumps(config | more))
+        return Plan(load_panel(write_panel(models, texts=["The king said", "A ship came"])))
+
+    def ids(plan, model):
+        return {b.prompts[0]["id"]: b.ids for b in plan.batches if b.model == model}
+
+    same, named = plan(), plan(eos_token="Z")
+    assert ids(same, 0) == ids(same, 1) == ids(named, 1)
+    a, b = ({n for n, x in zip(p.names, p.batches, strict=True) if x.model == 1} for p in (same, named))
+    assert not a & b, "another token ends the text"
+    split = plan(eos_token="i")  # taken out of the text before it is split
+    alone = Plan(replace(split.panel, models=split.panel.models[1:]))
+    assert ids(split, 1) == ids(alone, 0) != ids(split, 0)
+
+
 @pytest.mark.parametrize("tokens", [1, 40, 8192])
 def test_batches_do_not_depend_on_what_is_there(tokens, write_panel, tmp_path):
     """The same panel makes the same items, whatever its folder holds."""
