@@ -23,6 +23,8 @@ NAT = 5e-4
 UNIT = 1e-6
 # Between runs that were read in other batches: rounding of the states, of angles above all.
 SHARED = 5e-3
+# Whole numbers in another unit than tokens.
+_JUMP = ("next_token_rank",)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class _Held:
             self.names.setdefault(entry.name, []).append((name, options))
 
     def get(self, metric: str) -> tuple[str, np.ndarray | None]:
-        """Return the name and the values of a metric with default options, None where it is not there."""
+        """Return the name and the values of a metric that has no options, None where it is not there."""
         found = self.names.get(metric)
         return (found[0][0], self.values(found[0][0])) if found else (metric, None)
 
@@ -201,8 +203,8 @@ def _spoken(ds: xr.Dataset) -> Iterator[Breach]:
 def _beginnings(ds: xr.Dataset) -> Iterator[Breach]:
     """Samples of one prompt have read the same until its last token: their values are equal there.
 
-    Runs with an intervention, and models not in float32, whose rounding depends on the batch, are left out;
-    so are counts of tokens, which jump.
+    Runs with an intervention, and models not in float32, whose rounding depends on the batch, are left out; so
+    are counts and ranks of tokens, which jump, and metrics of users, which may look at a whole run.
     """
     if not {"token_id", "n_prompt"} <= set(map(str, ds.data_vars)) or "dtype" not in ds.coords:
         return
@@ -228,7 +230,8 @@ def _beginnings(ds: xr.Dataset) -> Iterator[Breach]:
         definition = str(variable.attrs.get("definition", ""))
         if variable.dims != DIMS or variable.dtype.kind != "f" or definition not in METRICS:
             continue
-        if variable.attrs.get("units") == "token":
+        metric = METRICS.get(definition)
+        if metric.units == "token" or metric.name in _JUMP or metric.origin == "user":
             continue
         values = variable.values[:, :, samples]
         reference = np.take_along_axis(values, first[..., None, None], 2)

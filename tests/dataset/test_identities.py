@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dynstat import verify
 from dynstat.dataset.identities import breaches
 from dynstat.metrics import distribution
-from dynstat.registry import METRICS
+from dynstat.registry import METRICS, Metric
 
 from .conftest import VOCABULARY, make_panel
 
@@ -151,3 +151,24 @@ def test_other_readouts_stand_by_themselves():
     ds["entropy__no_norm"].values[0, 0, 0, 4, 0] = 0.0
     (breach,) = breaches(ds)
     assert breach.name == "top1_probability__no_norm"
+
+
+def test_numbers_that_jump_or_look_ahead_need_not_be_shared():
+    """A rank changes by whole places where two tokens nearly tie; a user's function may see the whole run."""
+    ds = true_panel()
+    attrs = ds["entropy"].attrs
+    rank = np.full(SHAPE, 100, np.float32)
+    rank[:, :, 1] += 1
+    ds["next_token_rank"] = (
+        ds["entropy"].dims,
+        rank,
+        attrs | {"definition": "next_token_rank@1", "units": "1"},
+    )
+    assert list(breaches(ds)) == []
+    own = Metric("own", 1, "own", "Own.", "user", "a test", long_name="own", inputs=("states",))
+    METRICS.add(own)
+    try:
+        ds["own"] = (ds["entropy"].dims, rank / 2, attrs | {"definition": "own@1", "units": "1"})
+        assert list(breaches(ds)) == []
+    finally:
+        METRICS.discard(own)
