@@ -95,7 +95,11 @@ _one_at_a_time = threading.Lock()
 
 def write(job: Job, batch: Batch, name: str) -> int | DynstatError:
     """Do what :func:`dynstat.extraction.job.write_item` says."""
-    with _one_at_a_time:
+    import dask
+
+    # On a worker xarray would ask the scheduler for a lock at every access to a file that is ours alone:
+    # hundreds of messages an item.
+    with _one_at_a_time, dask.config.set(scheduler="synchronous"):
         try:
             with offline() if job.offline else nullcontext():
                 worker = _desk.open(job, batch.model)
