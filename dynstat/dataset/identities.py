@@ -203,8 +203,8 @@ def _spoken(ds: xr.Dataset) -> Iterator[Breach]:
 def _beginnings(ds: xr.Dataset) -> Iterator[Breach]:
     """Samples of one prompt have read the same until its last token: their values are equal there.
 
-    Runs with an intervention, and models not in float32, whose rounding depends on the batch, are left out; so
-    are counts and ranks of tokens, which jump, and metrics of users, which may look at a whole run.
+    Runs with an intervention, and models not in float32, whose rounding depends on the batch, are left out;
+    so are counts and ranks of tokens, which jump, and metrics of users, which may look at a whole run.
     """
     if not {"token_id", "n_prompt"} <= set(map(str, ds.data_vars)) or "dtype" not in ds.coords:
         return
