@@ -54,11 +54,11 @@ class Caching:
     difference: float = 0.0
 
 
-_FOUND: WeakKeyDictionary[Any, dict[str, Caching]] = WeakKeyDictionary()
+_FOUND: WeakKeyDictionary[Any, dict[tuple[str, ...], Caching]] = WeakKeyDictionary()
 
 
 def caching(model: Loaded) -> Caching:
-    """Find out what a model's cache can do; the answer is kept and depends on the model alone.
+    """Find out what a model's cache can do; the answer is kept for as long as the model computes alike.
 
     States of a few made-up tokens are compared: those read in one pass, those read token by token through
     the cache, and those read through the cache of a prompt that was handed to two rows.
@@ -68,11 +68,13 @@ def caching(model: Loaded) -> Caching:
     Caching
     """
     found = _FOUND.setdefault(model.lm, {})
-    # A model in memory may be given another format between two extractions.
-    dtype = str(getattr(model.lm, "dtype", ""))
-    if dtype not in found:
-        found[dtype] = _probe(model)
-    return found[dtype]
+    # Between two extractions a model in memory may be given another format, device or attention, and torch
+    # other threads: what was found under these would hang on what was done before.
+    attention = getattr(model.lm.config, "_attn_implementation", "")
+    now = tuple(map(str, (getattr(model.lm, "dtype", ""), model.device, attention, torch.get_num_threads())))
+    if now not in found:
+        found[now] = _probe(model)
+    return found[now]
 
 
 def takes(module: Any, name: str) -> bool:

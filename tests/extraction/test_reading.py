@@ -124,6 +124,25 @@ def test_what_a_model_can_do_is_found_once_and_does_not_depend_on_what_was_read(
     assert caching(used).reading == "shared"
 
 
+def test_what_a_model_can_do_is_asked_anew_where_it_computes_otherwise(monkeypatch):
+    """Rounding differs by threads and kind of attention, and may lie on the other side of a tolerance."""
+    import dynstat.extraction.cache as c
+
+    asked = []
+    monkeypatch.setattr(c, "_probe", lambda _: asked.append(1) or Caching("", "uncached", "whole"))
+    model, threads = tiny("llama"), torch.get_num_threads()
+    try:
+        for n in (1, 2, 1):
+            torch.set_num_threads(n)
+            caching(model)
+        assert len(asked) == 2
+        model.lm.set_attn_implementation({"sdpa": "eager"}.get(model.lm.config._attn_implementation, "sdpa"))
+        caching(model)
+        assert len(asked) == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_rotations_that_grow_with_the_text_are_read_whole():
     grows = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     model = tiny("llama", max_position_embeddings=8, rope_parameters=grows)
