@@ -119,7 +119,8 @@ CODES: dict[str, Entry] = {
     "X214": Entry(
         "weights differ from the registered ones",
         _I,
-        "The panel names the SHA-256 of a model's weights, and the file has another.",
+        "The panel names the SHA-256 of a model's weights, and the file has another; or a file changed "
+        "between the hash and the loading.",
     ),
     "X215": Entry(
         "device not available",

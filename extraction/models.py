@@ -95,7 +95,8 @@ def load(source: Source, encoder: Encoder, device: str = "cpu") -> Loaded:
     ------
     DynstatError
         F003 (cannot be read), X203 (ids outside the embedding), X207 (read-out differs), X208 (weights
-        missing), X225 (not a causal model of text, or of a structure that is not read).
+        missing), X214 (files that changed since they were found), X225 (not a causal model of text, or of a
+        structure that is not read).
 
     Notes
     -----
@@ -106,6 +107,7 @@ def load(source: Source, encoder: Encoder, device: str = "cpu") -> Loaded:
     against the logits that the model gives by itself in half precision; see :func:`trace`.
     """
     lm = _from_files(source).to(device)
+    source.check_unchanged()  # now, so that a change while they were read is seen, too
     return Loaded(source, encoder, lm, *_parts(lm, encoder, source.spec.id, str(source.tokenizer or "")))
 
 

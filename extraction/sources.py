@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Source:
         Commit of a hub repository, else what the panel says.
     dtype : str
         Number format its weights are loaded in.
+    stamp : tuple of tuple of int
+        Size and time of change of config and weights when they were found; empty where nothing is loaded.
     """
 
     spec: ModelSpec
@@ -55,6 +57,29 @@ class Source:
     tokenizer: Path | None
     revision: str
     dtype: str = DTYPE
+    stamp: tuple[tuple[int, int], ...] = ()
+
+    def stamped(self) -> Source:
+        """Return it with the stamp of its files as they are now."""
+        return replace(self, stamp=_stamp(self))
+
+    def check_unchanged(self) -> None:
+        """Refuse files that changed since they were found: their hash was taken then, or after.
+
+        Raises
+        ------
+        DynstatError
+            X214.
+        """
+        if self.stamp and self.stamp != _stamp(self):
+            raise DynstatError(
+                "X214",
+                f"files of {self.spec.id!r} changed while the run was under way",
+                where=str(self.folder),
+                found="another size or time of change of config or weights",
+                expected="the files that were hashed when it began",
+                mend="put them back, or run it again: other weights are another panel",
+            )
 
     @property
     def is_gguf(self) -> bool:
@@ -129,13 +154,21 @@ def locate(spec: ModelSpec, dtype: str = DTYPE) -> Source:
         if file.open("rb").read(4) != b"GGUF":
             raise DynstatError("F003", f"{file.name} is not a GGUF file", where=str(file), expected="GGUF")
         _check_alone(spec, file.parent)
-        return Source(spec, file.parent, (file,), _tokenizer(spec, None), spec.revision, dtype)
+        return Source(spec, file.parent, (file,), _tokenizer(spec, None), spec.revision, dtype).stamped()
     folder, revision = (Path(spec.location), spec.revision) if spec.kind == "folder" else _snapshot(spec)
     if not (folder / "config.json").is_file():
         raise _no_model(spec, "no folder with a config.json", "correct the path, or pin a hub repository")
     _check_code(spec, folder)
     _check_alone(spec, folder)
-    return Source(spec, folder, _weights(spec, folder), _tokenizer(spec, folder), revision, dtype)
+    return Source(spec, folder, _weights(spec, folder), _tokenizer(spec, folder), revision, dtype).stamped()
+
+
+def _stamp(source: Source) -> tuple[tuple[int, int], ...]:
+    files = source.weights if source.is_gguf else (source.folder / "config.json", *source.weights)
+    try:
+        return tuple((s.st_size, s.st_mtime_ns) for s in (f.stat() for f in files))
+    except OSError:
+        return ((-1, -1),)
 
 
 def _check_code(spec: ModelSpec, folder: Path) -> None:

@@ -12,6 +12,7 @@ from dynstat import DynstatError  # noqa: E402
 from dynstat.cli import main  # noqa: E402
 from dynstat.errors import CODES  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
+from dynstat.extraction.plan import Plan  # noqa: E402
 from dynstat.extraction.run import extract_panel  # noqa: E402
 
 from .conftest import write_prompts  # noqa: E402
@@ -61,6 +62,19 @@ def test_files_that_are_missing_or_damaged(write_panel, copy_model, tmp_path):
 def test_weights_that_are_not_the_registered_ones(write_panel, model_folders, tmp_path):
     line = f"  - {{id: a, path: {model_folders['llama']}, weights_sha256: {'a' * 64}}}"
     refused(write_panel((line,)), tmp_path / "s", "X214")
+
+
+def test_weights_that_change_while_the_run_is_under_way(write_panel, copy_model, tmp_path):
+    """A plan hashes at its start; what is loaded hours later must be what was hashed."""
+    folder = copy_model()
+    panel = load_panel(write_panel((f"  - {{id: a, path: {folder}}}",)))
+    plan = Plan(panel)
+    weights = folder / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(raw)
+    assert "under way" in refused(panel, tmp_path / "s", "X214", plan=plan).what
+    extract_panel(panel, tmp_path / "other")  # planned anew it is another panel
 
 
 def test_pickled_weights(write_panel, copy_model, tmp_path):
