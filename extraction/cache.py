@@ -70,7 +70,7 @@ def caching(model: Loaded) -> Caching:
     found = _FOUND.setdefault(model.lm, {})
     # Between two extractions a model in memory may be given another format, device or attention, and torch
     # other threads: what was found under these would hang on what was done before.
-    attention = getattr(model.lm.config, "_attn_implementation", "")
+    attention = getattr(getattr(model.lm, "config", None), "_attn_implementation", "")
     now = tuple(map(str, (getattr(model.lm, "dtype", ""), model.device, attention, torch.get_num_threads())))
     if now not in found:
         found[now] = _probe(model)
