@@ -189,12 +189,6 @@ class Panel:
     register_sha256: str = ""
     readout_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        # A panel that comes from another process brings the user's metrics with it.
-        if self.register is not None:
-            register(self.register, self.register_sha256)
-
     def prompts(self) -> list[dict[str, Any]]:
         """Read the prompts of the panel's split.
 
@@ -229,7 +223,11 @@ class Panel:
         return prompts
 
     def settings(self) -> dict[str, Any]:
-        """Give everything in the panel that changes values, apart from models and prompts."""
+        """Give everything in the panel that changes values, apart from models and prompts.
+
+        In a process to which the panel was sent this is where the user's metrics are registered, and not
+        when it is unpacked: a scheduler that only passes it on needs neither the file nor to run it.
+        """
         return {
             "samples": [s.as_dict() for s in self.samples],
             "budget": self.budget,

@@ -206,9 +206,21 @@ def test_a_panel_stays_bound_to_the_file_it_was_read_with(write_panel, own, tmp_
     a, b = (dynstat.open(extract_panel(p, tmp_path / n)) for p, n in ((old, "old"), (new, "new")))
     np.testing.assert_allclose(b.state_mean, a.state_mean + 1, rtol=1e-5)
     old_in_another_process = pickle.dumps(old)
-    code = "import pickle, sys; pickle.loads(sys.stdin.buffer.read())"
+    code = "import pickle, sys; pickle.loads(sys.stdin.buffer.read()).settings()"
     done = subprocess.run([sys.executable, "-c", code], input=old_in_another_process, capture_output=True)
     assert b"X222" in done.stderr and b"changed since" in done.stderr
+
+
+def test_to_pass_a_panel_on_runs_nothing(write_panel, own):
+    """The scheduler of workers unpacks what it hands on, and may see no file of the user's."""
+    panel = pickle.dumps(load_panel(write_panel(("llama",), more=MORE)))
+    own.unlink()
+    code = (
+        "import pickle, sys; panel = pickle.loads(sys.stdin.buffer.read());"
+        "print(panel.id, 'numpy' in sys.modules, any('dynstat_user' in m for m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=panel, capture_output=True, check=True)
+    assert done.stdout.split() == [b"test", b"False", b"False"]
 
 
 def test_a_panel_brings_them_to_another_process(write_panel, own, tmp_path):
@@ -216,7 +228,7 @@ def test_a_panel_brings_them_to_another_process(write_panel, own, tmp_path):
     (tmp_path / "panel.pickle").write_bytes(pickle.dumps(panel))
     code = (
         "import pickle, sys; from dynstat.registry import METRICS;"
-        "panel = pickle.load(open(sys.argv[1], 'rb'));"
+        "panel = pickle.load(open(sys.argv[1], 'rb')); settings = panel.settings();"
         "print(METRICS.get(panel.metrics[0]['metric']).resolve().__name__)"
     )
     found = subprocess.run(
