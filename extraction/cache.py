@@ -71,7 +71,8 @@ def caching(model: Loaded) -> Caching:
     # Between two extractions a model in memory may be given another format, device or attention, and torch
     # other threads: what was found under these would hang on what was done before.
     attention = getattr(getattr(model.lm, "config", None), "_attn_implementation", "")
-    now = tuple(map(str, (getattr(model.lm, "dtype", ""), model.device, attention, torch.get_num_threads())))
+    placed = [getattr(model.lm, name, "") for name in ("dtype", "device")]
+    now = tuple(map(str, (*placed, attention, torch.get_num_threads())))
     if now not in found:
         found[now] = _probe(model)
     return found[now]
