@@ -11,7 +11,7 @@ from .extraction_rounds import Row, Table
 
 LONG, AT_LONG, AT_SHORT = 512, 1.25, 1.5
 OVER_NAIVE, OVER_TL, OVER_NAIVE_LINEAR = 2.3, 2.2, 1.25
-SPARE_MB, SAME_MB = 64.0, 8.0
+SPARE_MB, SAME_MB = 64.0, 16.0
 OFF = 1e-4
 
 

@@ -101,7 +101,7 @@ def test_failures_are_misses():
 
 
 def test_growth_is_judged_beside_the_first():
-    met = [t.met for t in judge_growth(["a", "b", "c", "d"], [50.0, 57.9, 58.1, math.nan])]
+    met = [t.met for t in judge_growth(["a", "b", "c", "d"], [50.0, 65.9, 66.1, math.nan])]
     assert met == [True, False, None]
 
 
