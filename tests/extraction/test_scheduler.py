@@ -68,8 +68,10 @@ def victims() -> list[int]:
     ]
 
 
-def test_workers_keep_to_their_model_and_resume(write_panel, tmp_path, cluster):
-    """What is there already is not written again; the rest equals a serial run, options and all."""
+def test_workers_write_what_is_missing_and_ask_for_no_lock(write_panel, tmp_path, cluster, monkeypatch):
+    """What is there already is not written again; the rest equals a serial run, and no lock is asked for."""
+    asked = []
+    monkeypatch.setattr(distributed.Lock, "acquire", lambda *_, **__: asked.append(1) or True)
     file = write_panel(("neox", "opt"), more="batch_tokens: 40")
     plan = Plan(load_panel(file))
     serial, store = extract_panel(file, tmp_path / "serial"), tmp_path / "store"
@@ -83,7 +85,7 @@ def test_workers_keep_to_their_model_and_resume(write_panel, tmp_path, cluster):
     assert {p for p, t in times.items() if p.stat().st_mtime_ns != t} == set(gone)
     seen = []
     extract_on(cluster, plan, store, progress=lambda *a: seen.append(a))
-    assert [s[2] for s in seen] == ["done"]
+    assert [s[2] for s in seen] == ["done"] and not asked
 
 
 def test_an_error_in_an_item_is_that_error(write_panel, tmp_path, cluster, copy_model):
