@@ -43,6 +43,8 @@ class Size:
         Entries of a state, and rows of the unembedding.
     cache : int
         Entries of keys and values that a token leaves in one layer.
+    heads : int
+        Tables of attention, token by token, that a layer makes at once.
     """
 
     parameters: int
@@ -51,6 +53,7 @@ class Size:
     width: int
     vocabulary: int
     cache: int
+    heads: int = 1
 
 
 def size_of(source: Source, config: Any) -> Size:
@@ -84,6 +87,7 @@ def size_of(source: Source, config: Any) -> Size:
         width,
         vocabulary,
         2 * groups * head,
+        heads,
     )
 
 
@@ -91,11 +95,22 @@ def tokens_read(batch: Batch) -> int:
     """Return the tokens whose states are read: what all samples of a prompt share counts once.
 
     ``P - 1 + S (G + 1)`` for a prompt of P tokens and S samples of G: what follows the prompt's last token
-    differs, so that token is read with each sample. An intervention, or a single sample, shares nothing.
+    differs, so that token is read with each sample. A single sample shares nothing, nor do samples whose
+    prompt is disturbed.
     """
-    if len(batch.samples) == 1 or batch.samples[0].intervention is not None:
+    if not _shares(batch):
         return batch.tokens
     return sum(len(ids) - 1 for ids in batch.ids) + batch.rows * (batch.steps + 1)
+
+
+def _shares(batch: Batch) -> bool:
+    change = batch.samples[0].intervention  # one for all of them
+    return len(batch.samples) > 1 and (change is None or change.phase == "generated")
+
+
+def _states(batch: Batch) -> int:
+    """Return the states that a layer makes: padding has some, too."""
+    return tokens_read(batch) if _shares(batch) else batch.rows * batch.length
 
 
 def flops(batch: Batch, size: Size, panel: Panel) -> tuple[float, float]:
@@ -107,7 +122,7 @@ def flops(batch: Batch, size: Size, panel: Panel) -> tuple[float, float]:
     """
     read = tokens_read(batch)
     written = batch.rows * batch.steps
-    forward = 2.0 * size.active * (read + (written + sum(map(len, batch.ids)) if written else 0))
+    forward = 2.0 * size.active * (_states(batch) + (written + sum(map(len, batch.ids)) if written else 0))
     unembedding = 2.0 * size.width * size.vocabulary
     matmuls = sum(r in OWN_MATMUL for r in panel.readouts)
     return forward + unembedding * written, unembedding * matmuls * size.layers * read
@@ -123,16 +138,24 @@ def seconds(batch: Batch, size: Size, panel: Panel, of_model: float, of_lens: fl
 def memory(batch: Batch, size: Size, panel: Panel, block_bytes: int) -> int:
     """Return the bytes held at most while one item is made, beside the interpreter and its libraries.
 
-    Weights; then, whichever is larger, keys and values with the float64 probabilities of the next token, or
-    all states with three buffers of logits; and what is stored.
+    Weights, with a copy of the head in float32 where they are half; then, whichever is larger, keys and
+    values with the float64 probabilities of the next token, or all states with three buffers of logits, or
+    with what a layer of attention makes of every two tokens, twice; and what is stored.
     """
     at_rest = size.parameters * BYTES[panel.dtype]
+    if panel.dtype != "float32":
+        at_rest += 4 * size.width * size.vocabulary
     padded = batch.rows * batch.length
-    writing = padded * size.layers * size.cache * BYTES[panel.dtype] + batch.rows * size.vocabulary * 28
+    cache = padded * size.layers * size.cache * BYTES[panel.dtype]
+    writing = cache + batch.rows * size.vocabulary * 28
     # A matmul wants at least 32 rows.
-    reading = tokens_read(batch) * size.layers * size.width * 4 + 3 * max(
-        block_bytes, 32 * 4 * size.vocabulary
-    )
+    lens = 3 * max(block_bytes, 32 * 4 * size.vocabulary)
+    query = batch.steps + 1 if _shares(batch) else batch.length
+    pairs = [batch.rows * query * batch.length]
+    if _shares(batch):
+        pairs.append(len(batch.prompts) * (batch.length - batch.steps) ** 2)
+    attention = 2 * 4 * size.heads * max(pairs) + (cache if _shares(batch) else 0)
+    reading = _states(batch) * size.layers * size.width * 4 + max(lens, attention)
     stored = padded * size.layers * point_bytes(panel)
     return int(at_rest + max(writing if batch.steps else 0, reading) + stored)
 

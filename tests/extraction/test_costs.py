@@ -31,6 +31,7 @@ def test_sizes_are_those_of_the_loaded_models(write_panel, load_tiny):
         cache = model.lm(torch.zeros(1, 1, dtype=torch.int64), use_cache=True).past_key_values
         keys = cache.layers[0].keys
         assert size.cache == 2 * keys.shape[1] * keys.shape[3]
+        assert size.heads == model.lm.config.num_attention_heads
 
 
 def test_operations_by_hand(write_panel):
@@ -51,6 +52,34 @@ def test_operations_by_hand(write_panel):
     assert costs.tokens_read(alone) == p + g
     touched = tuple(replace(x, intervention=Intervention("noise", 1, 1.0)) for x in batch.samples)
     assert costs.tokens_read(replace(batch, samples=touched)) == 3 * (p + g), "nothing is shared"
+    later = tuple(replace(x, intervention=Intervention("noise", 1, 1.0, "generated")) for x in batch.samples)
+    assert costs.tokens_read(replace(batch, samples=later)) == read, "prompts are untouched"
+
+
+def test_memory_by_hand(write_panel):
+    """Long texts are bound by attention, padded ones by their padding, half formats by the head's copy."""
+    forced = {"mode": "forced", "samples": "", "budget": 0}
+    panel = load_panel(write_panel(("llama",), texts=TEXTS[:2], more="padding: right", **forced))
+    plan = Plan(panel)
+    (batch,), (size,) = plan.batches, plan.sizes
+    block, head = 1 << 10, size.width * size.vocabulary
+
+    def beside(batch, panel=panel):
+        weights = size.parameters * costs.BYTES[panel.dtype]
+        stored = batch.rows * batch.length * size.layers * costs.point_bytes(panel)
+        return costs.memory(batch, size, panel, block) - weights - stored
+
+    def states(batch):
+        return batch.rows * batch.length * size.layers * size.width * 4
+
+    assert len(set(map(len, batch.ids))) == 2
+    assert beside(batch) == states(batch) + 3 * 32 * 4 * size.vocabulary
+    long = replace(batch, ids=tuple((1,) * n for n in (100, 4000)))
+    assert beside(long) == states(long) + 2 * 4 * size.heads * 2 * 4000**2 > 5 * states(long)
+    assert beside(batch, replace(panel, dtype="bfloat16")) == beside(batch) + 4 * head
+    forward, lens = costs.flops(long, size, panel)
+    assert forward == 2 * size.active * 2 * 4000
+    assert lens == 2 * head * size.layers * 4100
 
 
 def test_experts_count_by_their_share(copy_model, write_panel):
