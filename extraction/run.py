@@ -76,7 +76,9 @@ def extract_panel(
     for i in missing:
         if progress:
             progress(done, total, panel.models[plan.batches[i].model].id + clock.left())
-        done += worker.write(i)
+        # Another process may have been given the same work by mistake.
+        there = (store / plan.names[i]).exists()
+        done += plan.batches[i].rows if there else worker.write(i)
         clock.tick(costs[i])
     if progress:
         progress(total, total, "done")

@@ -121,6 +121,23 @@ def test_resume_writes_what_is_missing_only(write_panel, tmp_path):
     assert dynstat.content_hash(dynstat.open(store)) == whole
 
 
+def test_what_another_process_wrote_meanwhile_is_not_done_again(write_panel, tmp_path):
+    panel = load_panel(write_panel(("llama",), more="batch_tokens: 30"))
+    first = extract_panel(panel, tmp_path / "first")
+    store, seen = tmp_path / "store", []
+
+    def progress(done, total, what):
+        if not seen:  # all but the first shard appear while that is at work
+            for file in sorted(first.glob("*.nc")):
+                if file.name != Plan(panel).names[0]:
+                    (store / file.name).write_bytes(file.read_bytes())
+            seen.append({f.name: f.stat().st_ino for f in store.glob("*.nc")})
+
+    extract_panel(panel, store, progress=progress)
+    after = {f.name: f.stat().st_ino for f in store.glob("*.nc")}
+    assert len(seen[0]) > 2 and seen[0].items() < after.items() and len(after) == len(seen[0]) + 1
+
+
 def test_shard_names_depend_on_all_that_determines_them(write_panel, tmp_path, copy_model):
     def names(**kw):
         return set(Plan(load_panel(write_panel(folder=tmp_path / "p", **kw))).names)
