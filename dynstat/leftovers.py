@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -44,10 +45,13 @@ def leftovers(folder: str | os.PathLike[str], target: str = "") -> list[Path]:
 
 def remove_leftovers(folder: str | os.PathLike[str], target: str = "") -> list[str]:
     """Remove the temporary files of dead writers, and return their names; several may do so at once."""
-    gone = leftovers(folder, target)
-    for path in gone:
-        path.unlink(missing_ok=True)
-    return [p.name for p in gone]
+    gone = []
+    for path in leftovers(folder, target):
+        # In a folder that is shared, those of others may not be ours to remove; they do no harm.
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
+            gone.append(path.name)
+    return gone
 
 
 def _is_dead(path: Path) -> bool:

@@ -61,6 +61,23 @@ def test_files_of_other_machines_and_of_other_programs(tmp_path):
     assert sorted(p.name for p in leftovers(tmp_path)) == sorted(names[:2]), "nobody writes for a day"
 
 
+def test_what_may_not_be_removed_stops_nobody(tmp_path, monkeypatch):
+    """In a folder with the sticky bit only its owner may remove a file."""
+    machine = mark().split("-")[0]
+    names = [f".{x}.{machine}-{2**22 + 1}-abc.nc" for x in "ab"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    unlink = os.unlink
+
+    def denied(path, *args, **kwargs):
+        if os.path.basename(path).startswith(".a."):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        unlink(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "unlink", denied)
+    assert remove_leftovers(tmp_path) == [names[1]] and os.listdir(tmp_path) == [names[0]]
+
+
 def test_one_of_many_first_writers_wins(tmp_path):
     target, won, gate = tmp_path / "new" / "a.json", [], threading.Barrier(8)
 
