@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(target)
     temporary: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         # The suffix stays: some writers choose their format by it.
         handle, name = tempfile.mkstemp(
             dir=target.parent, prefix=f".{target.stem}.{mark()}-", suffix=target.suffix
@@ -75,7 +76,7 @@ def write_first(target: str | os.PathLike[str], data: str) -> bool:
     # Written whole and synced under a name of its own, then given the name that only one can have.
     own = target.with_name(f".{target.stem}.{mark()}-first{threading.get_ident()}{target.suffix}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         with open(own, "xb") as f:
             f.write(data.encode("utf-8"))
             f.flush()
@@ -135,6 +136,21 @@ def _umask() -> int:
     return mask
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that a power cut does not take the names of new ones."""
+    new = []
+    while not folder.is_dir():
+        new.append(folder)
+        if folder == folder.parent:
+            break
+        folder = folder.parent
+    if not new:
+        return
+    new[0].mkdir(parents=True, exist_ok=True)
+    for made in new:
+        _sync_folder(made.parent)
+
+
 def _sync_folder(folder: Path) -> None:
     # Without it a rename may be lost at a power cut; not every platform can open a folder.
     try:
@@ -143,6 +159,10 @@ def _sync_folder(folder: Path) -> None:
         return
     try:
         os.fsync(handle)
+    except OSError as e:
+        # Some network file systems sync files and have no word for folders; what is wrong otherwise is said.
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
+            raise
     finally:
         os.close(handle)
 

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and hashed in one form."""
 
+import errno
 import json
 import os
 import stat
@@ -54,6 +55,33 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     with pytest.raises(DynstatError) as e:
         append_line("/dev/full", "x")
     assert e.value.code == "F002"
+
+
+@pytest.mark.parametrize("number,fails", [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_syncs_no_folders(tmp_path, monkeypatch, number, fails):
+    sync = os.fsync
+
+    def only_files(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    if not fails:
+        assert write_atomic(tmp_path / "a.txt", "x").read_text() == "x"
+        return
+    with pytest.raises(DynstatError) as e:
+        write_atomic(tmp_path / "a.txt", "x")
+    assert e.value.code == "F002"
+
+
+def test_new_folders_are_synced_in_those_that_hold_them(tmp_path, monkeypatch):
+    """A file in a folder whose own name a power cut may take is not kept."""
+    synced = set()
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda h: (synced.add(os.fstat(h).st_ino), sync(h)))
+    write_atomic(tmp_path / "one" / "two" / "a.txt", "x")
+    assert {p.stat().st_ino for p in (tmp_path, tmp_path / "one", tmp_path / "one" / "two")} <= synced
 
 
 def test_missing_and_undecodable_files(tmp_path):
