@@ -63,6 +63,10 @@ def verify_path(path: str | os.PathLike[str], progress: Progress | None = None) 
         ]
     if progress:
         progress(len(shards), len(shards), "done")
+    if (hashed := canonical_hash(plan["inputs"])) != plan.get("inputs_sha256"):
+        problems.append(
+            Problem("panel", f"{BINDING}: inputs_sha256", str(plan.get("inputs_sha256"))[:16], hashed[:16])
+        )
     planned = set(plan["shards"])
     if missing := sorted(planned - set(shards)):
         problems.append(

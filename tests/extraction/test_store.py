@@ -279,6 +279,8 @@ def test_verify_finds_what_contradicts_itself_or_the_panel(copied):
     inputs = read_binding(store).inputs
     change(store, inputs=inputs | {"settings": inputs["settings"] | {"budget": 7}})
     assert {p.code for p in verify_path(store) if names[3] in p.where} == {"panel"}
+    # Hash and inputs belong together: a run goes by the one, a lock by the other.
+    assert [p.code for p in verify_path(store) if "inputs_sha256" in p.where] == ["panel"]
 
 
 # what can go wrong outside
