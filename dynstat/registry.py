@@ -128,7 +128,7 @@ class Metric(Entry):
         What the function takes, in this order. While models are read: ``states`` (h), ``steps``
         (h_t - h_{t-1}), ``logits`` (of the lens), ``next_logits`` (of the layer above), ``final_logits`` (of
         the last layer), ``next_token`` (the id that follows). Later: ``tokens``, or the names of other
-        metrics.
+        metrics. At level "token" of the user's own metrics ``states`` and ``steps`` are those of all layers.
     undefined : tuple of str
         Where the definition has no value at a valid point: ``first_tokens:K``, ``last_layer``, ``frozen``
         (a step below its eps), ``missing_input``. Any other NaN is an error.

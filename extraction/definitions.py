@@ -22,11 +22,11 @@ _SOMEWHERE = ("frozen", "missing_input")
 
 
 def from_states(runs: Runs, requests: Sequence[Request], finite: np.ndarray) -> dict[str, np.ndarray]:
-    """Measure what is made of states, a layer at a time.
+    """Measure what is made of states, a layer at a time; at level ``token`` of all layers together.
 
     A definition gets ``states``, shape (row, token, width), or ``steps``, shape (row, token - 1, width), the
     differences of consecutive states, as float32, and returns shape (row, token); one of ``steps`` alone may
-    leave the first token out.
+    leave the first token out. One of level ``token`` gets the same with the layers before it.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def from_states(runs: Runs, requests: Sequence[Request], finite: np.ndarray) -> 
 
     Returns
     -------
-    dict of str to ndarray of float32, shape (row, token, layer)
+    dict of str to ndarray of float32, shape (row, token, layer), or (row, token) at level ``token``
 
     Raises
     ------
@@ -47,7 +47,9 @@ def from_states(runs: Runs, requests: Sequence[Request], finite: np.ndarray) -> 
         X222.
     """
     rows, length = runs.ids.shape
-    out = {r.name: np.full((rows, length, runs.layers), np.nan, np.float32) for r in requests}
+    out = _of_tokens(runs, [r for r in requests if r.of_token], np.all(finite, axis=-1))
+    requests = [r for r in requests if not r.of_token]
+    out |= {r.name: np.full((rows, length, runs.layers), np.nan, np.float32) for r in requests}
     if not requests or not rows:
         return out
     inside = np.arange(length) < to_numpy(runs.lengths)[:, None]
@@ -56,18 +58,41 @@ def from_states(runs: Runs, requests: Sequence[Request], finite: np.ndarray) -> 
         states = runs.layer(layer).float()
         for start in range(0, rows, step):
             part = slice(start, start + step)
-            h = to_numpy(states[part])
-            given = {"states": h}
-            if any("steps" in r.metric.inputs for r in requests):
-                given["steps"] = np.diff(h, axis=1)
-            good = inside[part] & finite[part, :, layer]
-            lacking = {r.name: _excused(r, good, inside[part]) for r in requests}
-            for r in requests:
-                value = _called(r, [given[i] for i in r.metric.inputs], layer)
-                if set(r.metric.inputs) == {"steps"} and value.shape == (len(h), length - 1):
-                    value = np.concatenate([np.full((len(h), 1), np.nan, value.dtype), value], 1)
-                value = _checked(r, value, good, layer, lacking[r.name])
-                out[r.name][part, :, layer] = np.where(good, value, np.nan)
+            found = _of_rows(requests, to_numpy(states[part]), inside[part], finite[part, :, layer], layer)
+            for name, value in found.items():
+                out[name][part, :, layer] = value
+    return out
+
+
+def _of_tokens(runs: Runs, requests: Sequence[Request], finite: np.ndarray) -> dict[str, np.ndarray]:
+    """Measure what takes the states of all layers together, as many rows at a time as fit."""
+    rows, length = runs.ids.shape
+    out = {r.name: np.full((rows, length), np.nan, np.float32) for r in requests}
+    inside = np.arange(length) < to_numpy(runs.lengths)[:, None]
+    step = max(1, _BYTES // max(1, 4 * runs.layers * length * runs.own.shape[-1]))
+    for start in range(0, rows if requests else 0, step):
+        part = slice(start, start + step)
+        states = to_numpy(runs.rows(start, start + step).float())
+        for name, value in _of_rows(requests, states, inside[part], finite[part], None).items():
+            out[name][part] = value
+    return out
+
+
+def _of_rows(
+    requests: Sequence[Request], h: np.ndarray, inside: np.ndarray, finite: np.ndarray, layer: int | None
+) -> dict[str, np.ndarray]:
+    """Measure states of shape (..., row, token, width); returns arrays of shape (row, token)."""
+    given = {"states": h}
+    if any("steps" in r.metric.inputs for r in requests):
+        given["steps"] = np.diff(h, axis=-2)
+    good = inside & finite
+    out = {}
+    for r in requests:
+        value = _called(r, [given[i] for i in r.metric.inputs], layer)
+        if set(r.metric.inputs) == {"steps"} and value.shape == (len(good), good.shape[1] - 1):
+            value = np.concatenate([np.full((len(good), 1), np.nan, value.dtype), value], 1)
+        value = _checked(r, value, good, layer, _excused(r, good, inside))
+        out[r.name] = np.where(good, value, np.nan)
     return out
 
 
@@ -80,7 +105,7 @@ def take_out(r: Request, values: np.ndarray, inside: np.ndarray) -> None:
     ----------
     r : Request
         The metric; others than a user's have no value there by themselves.
-    values : ndarray, shape (row, token, layer)
+    values : ndarray, shape (row, token, layer), or (row, token) at level ``token``
         Become NaN.
     inside : ndarray of bool, shape (row, token)
         What is not padding.
@@ -119,16 +144,20 @@ def _excused(r: Request, good: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def from_logits(
-    r: Request, layer: int, tensors: Mapping[str, Tensor], good: Mapping[str, Tensor], temperature: float
+    r: Request,
+    layer: int | None,
+    tensors: Mapping[str, Tensor],
+    good: Mapping[str, Tensor],
+    temperature: float,
 ) -> Tensor:
-    """Measure what is made of logits and has no kernel, for some points at one layer.
+    """Measure what is made of logits and has no kernel, for some points at one layer, or of the last alone.
 
     Parameters
     ----------
     r : Request
         The metric.
-    layer : int
-        Index of the layer.
+    layer : int or None
+        Index of the layer, None for a value of the token.
     tensors : mapping of str to Tensor
         ``logits``, ``next_logits`` and ``final_logits``, shape (point, valid token), ``next_token``, the
         column of the token that follows, shape (point,).
@@ -148,7 +177,7 @@ def from_logits(
         X222.
     """
     arguments = []
-    there = np.ones(len(tensors["logits"]), bool)
+    there = np.ones(len(tensors["next_token"]), bool)
     for name in r.metric.inputs:
         tensor = tensors[name]
         if temperature != 1.0 and tensor.is_floating_point():
@@ -156,10 +185,10 @@ def from_logits(
         arguments.append(to_numpy(tensor))
         there &= to_numpy(good[name])
     value = _checked(r, _called(r, arguments, layer), there, layer)
-    return torch.from_numpy(np.where(there, value, np.nan)).to(tensors["logits"].device)
+    return torch.from_numpy(np.where(there, value, np.nan)).to(tensors["next_token"].device)
 
 
-def _called(r: Request, arguments: Sequence[np.ndarray], layer: int) -> np.ndarray:
+def _called(r: Request, arguments: Sequence[np.ndarray], layer: int | None) -> np.ndarray:
     function = r.metric.resolve()
     options: Mapping[str, Any] = r.options
     if r.metric.origin != "user":
@@ -178,7 +207,7 @@ def _called(r: Request, arguments: Sequence[np.ndarray], layer: int) -> np.ndarr
 
 
 def _checked(
-    r: Request, value: np.ndarray, good: np.ndarray, layer: int, lacking: np.ndarray | None = None
+    r: Request, value: np.ndarray, good: np.ndarray, layer: int | None, lacking: np.ndarray | None = None
 ) -> np.ndarray:
     """Return a result as float32, or refuse it where it is the user's own and not what it should be.
 
@@ -205,11 +234,11 @@ def _checked(
     return np.where(np.isfinite(value), value, np.nan).astype(np.float32)
 
 
-def _fails(r: Request, layer: int, found: str, expected: str) -> DynstatError:
+def _fails(r: Request, layer: int | None, found: str, expected: str) -> DynstatError:
     return DynstatError(
         "X222",
         f"the function of the user's metric {r.metric.id!r} fails",
-        where=f"{r.metric.path}, layer {layer}",
+        where=r.metric.path + ("" if layer is None else f", layer {layer}"),
         found=found,
         expected=expected,
         mend="try the function on small random arrays of these shapes: docs/extraction.md names them",

@@ -38,7 +38,7 @@ class Measured:
 
     Attributes
     ----------
-    values : mapping of str to ndarray of float32, shape (row, token, layer)
+    values : mapping of str to ndarray of float32, shape (row, token, layer), (row, token) at level ``token``
         By variable name; NaN where the definition has no value, something is not finite, or padding lies.
     top1_id : ndarray of int32, shape (row, token, layer)
         Most probable next token, -1 where logits are not finite, and at padding.
@@ -96,12 +96,14 @@ def measure(
     values |= from_states(runs, [r for r in wanted[0] if r.of_states], finite)
     inside = np.arange(shape[1]) < to_numpy(runs.lengths)[:, None]
     for r in (r for part in wanted for r in part):
+        if r.of_token and not r.of_states:
+            values[r.name] = values[r.name][..., 0]
         take_out(r, values[r.name], inside)
     top1 = points.spread(to_numpy(found.top1).T, -1)
     spoken = points.spread(to_numpy(found.log_probability), np.nan)
     log_probability = np.full(shape[:2], np.nan, np.float32)
     log_probability[:, 1:] = spoken[:, :-1]
-    compared = any("final_logits" in r.metric.inputs for part in wanted for r in part)
+    compared = any("final_logits" in r.metric.inputs and not r.of_token for part in wanted for r in part)
     return Measured(values, top1, log_probability, _reach(finite, compared))
 
 
@@ -140,7 +142,7 @@ def _read(
     columns = Columns(model, device)
     found = _Found(
         {
-            r.name: torch.full((layers, n), torch.nan, device=device)
+            r.name: torch.full((1 if r.of_token else layers, n), torch.nan, device=device)
             for part in wanted
             for r in part
             if not r.of_states

@@ -40,9 +40,9 @@ def bad(key: str, found: object, expected: str, where: str) -> DynstatError:
 
 
 def is_measured(metric: Metric) -> bool:
-    """Say whether a metric can be measured while a batch is read, by token and layer."""
+    """Say whether a metric can be measured while a batch is read, by token and layer or by token."""
     measured = set(metric.inputs) <= MEASURED_FROM or metric.name in MEASURED_TOO
-    return metric.level == "layer" and bool(metric.inputs) and measured
+    return metric.level in ("layer", "token") and bool(metric.inputs) and measured
 
 
 def read_metrics(raw: object, where: str) -> tuple[Mapping[str, Any], ...]:

@@ -56,6 +56,14 @@ class Runs:
             return self.own[layer]
         return torch.cat([self.shared[layer].repeat_interleave(self.samples, 0), self.own[layer]], 1)
 
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return the states of some rows at all layers, shape (layer, row, token, width)."""
+        own = self.own[:, start:stop]
+        if self.common == 0:
+            return own
+        prompt = torch.arange(start, start + own.shape[1], device=own.device) // self.samples
+        return torch.cat([self.shared[:, prompt], own], 2)
+
 
 def read_runs(
     model: Loaded,

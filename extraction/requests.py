@@ -41,6 +41,11 @@ class Request:
         """Whether it is made of states and not of distributions."""
         return bool({"states", "steps"} & set(self.metric.inputs))
 
+    @property
+    def of_token(self) -> bool:
+        """Whether it is one value a token, made of all layers or of the last, and not one a layer."""
+        return self.metric.level == "token"
+
 
 def requests(metrics: Sequence[Mapping[str, Any]], variant: Variant) -> list[Request]:
     """Return what is asked of a variant; of others than the plain one only what a read-out changes.

@@ -64,7 +64,9 @@ class Sweep:
         self._asked, self._target, self._followed = asked, target, followed
         self._last, self._buffers = layers - 1, buffers
         self._values: dict[str, Tensor] = {
-            r.name: torch.full((layers, n), torch.nan, device=device) for _, part in asked for r in part
+            r.name: torch.full((1 if r.of_token else layers, n), torch.nan, device=device)
+            for _, part in asked
+            for r in part
         }
         self.plain = Plain(
             torch.zeros((layers, n), dtype=torch.bool, device=device),
@@ -74,7 +76,9 @@ class Sweep:
         self._inputs = [{i for r in part if r.kernel for i in r.metric.inputs} for _, part in asked]
         # A divergence from the last layer takes its probabilities, one to it only its logits.
         self._names = [{r.metric.name for r in part} for _, part in asked]
-        self._defined = [(v, r) for v, part in asked for r in part if r.kernel is None]
+        defined = [(v, r) for v, part in asked for r in part if r.kernel is None]
+        self._defined = [(v, r) for v, r in defined if not r.of_token]
+        self._once = [(v, r) for v, r in defined if r.of_token]
         self._held = {i for _, r in self._defined for i in r.metric.inputs}
         self._listed = max([2, *(_listed(v, r) for v, part in asked for r in part)])
         self._final: dict[tuple[int, int], Reading] = {}
@@ -93,7 +97,8 @@ class Sweep:
         finish : callable
             What is still to be done to the logits, in place.
         """
-        if self._defined:
+        whole = self._defined or (self._once and layer == self._last)
+        if whole:
             logits = finish(logits)
             self._definitions(layer, logits)
         rows = len(logits)
@@ -101,7 +106,7 @@ class Sweep:
             rows = max(1, PIECE_BYTES // (4 * logits.shape[-1]))
         for start in range(0, len(logits), rows):
             piece = slice(start, min(start + rows, len(logits)))
-            self._piece(layer, piece, logits[piece] if self._defined else finish(logits[piece]))
+            self._piece(layer, piece, logits[piece] if whole else finish(logits[piece]))
 
     def _piece(self, layer: int, piece: slice, logits: Tensor) -> None:
         whole, last = Reading(logits, self._buffers, self._listed), layer == self._last
@@ -171,6 +176,10 @@ class Sweep:
         arrays = {"logits": logits, "next_token": self._target}
         good = {"logits": self.plain.finite[layer], "next_token": self._followed}
         if last:
+            of_last = {"final_logits": logits, "next_token": self._target}
+            there = {"final_logits": self.plain.finite[layer], "next_token": self._followed}
+            for variant, r in self._once:
+                self._values[r.name][0] = from_logits(r, None, of_last, there, variant.temperature)
             # What is held is copied, since readings work in place.
             if "final_logits" in self._held:
                 self._whole["final_logits"] = logits.clone()
@@ -187,7 +196,7 @@ class Sweep:
             self._whole["next_logits"] = logits.clone()
 
     def write(self, values: Mapping[str, Tensor], start: int, stop: int) -> None:
-        """Copy what was found into the results of all points, each of shape (layer, point)."""
+        """Copy what was found into the results of all points, of shape (layer, point) or (1, point)."""
         for name, found in self._values.items():
             values[name][:, start:stop] = found
 

@@ -22,6 +22,8 @@ from dynstat.registry import METRICS, Metric
 
 OF_STATES = ("states", "steps")
 OF_LOGITS = ("logits", "next_logits", "final_logits", "next_token")
+# What a value of the token may be made of beside states of all layers: the other two belong to one layer.
+OF_LAST_LOGITS = ("final_logits", "next_token")
 # What is hashed is the file alone, so it may lean on nothing of the user's beside it.
 LIBRARIES = frozenset({"dynstat", "numpy", "scipy", "torch"}) | sys.stdlib_module_names
 _SESSION = "dynstat_user_metrics_session"
@@ -187,15 +189,17 @@ def _faults(metric: Metric) -> Iterator[str]:
         yield "origin: 'user'"
     if not metric.long_name or not metric.units or not metric.reference:
         yield "long_name, units ('1' where there are none) and reference: text"
-    if metric.level != "layer" or metric.dtype != "float32" or metric.flags:
-        yield "level 'layer', dtype 'float32' and no flags: a number for every token and layer"
-    inputs = metric.inputs
+    if metric.level not in ("layer", "token") or metric.dtype != "float32" or metric.flags:
+        yield "level 'layer' or 'token', dtype 'float32' and no flags: a number for every point or token"
+    inputs, of_logits = metric.inputs, OF_LAST_LOGITS if metric.level == "token" else OF_LOGITS
     if not inputs or len(set(inputs)) < len(inputs):
-        yield f"inputs: at least one, each once, of {', '.join(OF_STATES + OF_LOGITS)}"
-    elif not (set(inputs) <= set(OF_STATES) or set(inputs) <= set(OF_LOGITS)):
-        yield f"inputs: of {', '.join(OF_STATES)}, or of {', '.join(OF_LOGITS)}"
+        yield f"inputs: at least one, each once, of {', '.join(OF_STATES + of_logits)}"
+    elif not (set(inputs) <= set(OF_STATES) or set(inputs) <= set(of_logits)):
+        yield f"inputs: of {', '.join(OF_STATES)}, or of {', '.join(of_logits)}, at level {metric.level!r}"
     if wrong := [mark for mark in metric.undefined if not is_mark(mark)]:
         yield f"undefined: {wrong[0]!r} is not a mark of docs/schema.md"
+    if metric.level == "token" and "last_layer" in metric.undefined:
+        yield "undefined: 'last_layer' is no mark of a value of the token"
     if "next_logits" in inputs and "last_layer" not in metric.undefined:
         yield "undefined: 'last_layer' belongs in it, since no layer follows the last"
     if "next_token" in inputs and "last_token" not in metric.undefined:

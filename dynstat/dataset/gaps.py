@@ -70,6 +70,9 @@ class Gaps:
                 maybe |= self._frozen(variable)
             elif mark == "missing_input":
                 maybe |= self._missing_input(variable)
+        if variable.dims == DIMS[:4] and variable.attrs.get("origin") == "user":
+            # It may be made of all layers, and a token is ok where one of them is.
+            maybe |= bad
         return never, maybe & ~never
 
     def _bad(self, dims: tuple[object, ...]) -> np.ndarray:
