@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from dynstat import __version__
 from dynstat.errors import DynstatError
+from dynstat.files import sha256_file
 
 from .batches import Batch, shard_name
 from .encoding import encoder
@@ -36,6 +37,11 @@ class _OneModel(Plan):
         self.panel = job.panel
         self.inputs = dict(job.inputs)
         self.prompts = prompts
+        if (found := sha256_file(job.panel.prompt_file)) != job.inputs["prompts"]["sha256"]:
+            raise unequal(
+                "a worker reads other prompts than the plan", f"SHA-256 {found[:16]}",
+                str(job.panel.prompt_file),
+            )  # fmt: skip
         if job.panel.settings() != job.inputs["settings"]:  # registers the user's metrics, too
             raise unequal(
                 "a worker reads other settings than the plan", "files of metrics or read-outs", job.store
@@ -103,13 +109,15 @@ def write(job: Job, batch: Batch, name: str) -> int | DynstatError:
         try:
             with offline() if job.offline else nullcontext():
                 worker = _desk.open(job, batch.model)
-            plan = worker.plan
-            plan.batches, plan.names = [batch], [name]
-            if (here := shard_name(plan.key(0))) != name:
-                raise unequal(
-                    "a worker names its shard otherwise than the plan", here, f"dynstat {__version__} there"
-                )
-            return batch.rows if (worker.store / name).exists() else worker.write(0)
+                plan = worker.plan
+                plan.batches, plan.names = [batch], [name]
+                if (here := shard_name(plan.key(0))) != name:
+                    raise unequal(
+                        "a worker names its shard otherwise than the plan",
+                        here,
+                        f"dynstat {__version__} there",
+                    )
+                return batch.rows if (worker.store / name).exists() else worker.write(0)
         except DynstatError as e:
             return e
 

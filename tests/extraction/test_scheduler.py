@@ -139,6 +139,29 @@ def test_a_worker_that_sees_other_files_says_so(opened, tmp_path, monkeypatch):
     assert write_item(job, *item) == plan.batches[0].rows, "an item that is there is not written again"
 
 
+def test_a_worker_that_reads_other_prompts_says_so(opened, monkeypatch):
+    """The order of prompts in a shard comes from the file, which the item does not hold."""
+    plan, store, job = opened
+    monkeypatch.setattr(remote, "_desk", remote._Desk())
+    file = plan.panel.prompt_file
+    lines = file.read_text("utf-8").splitlines()
+    file.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n", encoding="utf-8")
+    error = write_item(job, plan.batches[0], plan.names[0])
+    assert isinstance(error, DynstatError) and error.code == "X223" and "other prompts" in error.what
+
+
+def test_a_worker_asks_no_hub_while_it_works(opened, monkeypatch):
+    from huggingface_hub import constants
+
+    plan, store, job = opened
+    monkeypatch.setattr(remote, "_desk", remote._Desk())
+    seen = []
+    monkeypatch.setattr(remote.Worker, "write", lambda *_: seen.append(constants.HF_HUB_OFFLINE) or 1)
+    before = constants.HF_HUB_OFFLINE
+    write_item(replace(job, offline=True), plan.batches[0], plan.names[0])
+    assert seen == [True] and constants.HF_HUB_OFFLINE == before
+
+
 def test_shards_that_do_not_arrive_are_an_error(opened, cluster, monkeypatch):
     plan, store, _ = opened
     monkeypatch.setattr(scheduling, "PATIENCE", 0.1)
