@@ -10,9 +10,11 @@ torch = pytest.importorskip("torch")
 
 from dynstat.errors import DynstatError  # noqa: E402
 from dynstat.extraction import sweep  # noqa: E402
+from dynstat.extraction.distributions import Reading  # noqa: E402
 from dynstat.extraction.engine import Engine  # noqa: E402
 from dynstat.extraction.lens import LEAST_ROWS, measure  # noqa: E402
 from dynstat.extraction.reading import Runs  # noqa: E402
+from dynstat.extraction.truncated import TopReading  # noqa: E402
 from dynstat.extraction.variants import Variant  # noqa: E402
 from dynstat.registry import METRICS, Metric, Option  # noqa: E402
 
@@ -69,6 +71,25 @@ def test_memory_grows_with_neither_layers_nor_tokens(monkeypatch):
     assert small <= 3 * block + weights  # logits, those of the last layer, and two small pieces
     assert peak(9, 128, 8192) <= small * 1.05
     assert peak(3, 1024, 8192) <= small * 1.05
+
+
+def test_lists_of_the_most_probable_tokens_are_compared_in_memory_of_their_length():
+    """Not of its square: on a GPU a block has a thousand rows, and k may be a thousand, too."""
+    n, k, v = 40, 400, 1000
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(n, v, generator=generator) for _ in range(2)]
+    with Tally(64 << 10) as tally:
+        one, two = (TopReading(Reading(x), k) for x in logits)
+        found = one.synchronisation(two)
+    assert tally.peak < 12 * 8 * n * v
+    p = np.zeros((2, n, v))
+    for q, x in zip(p, logits, strict=True):
+        x = x.double().numpy()
+        keep = np.argsort(-x, -1)[:, :k]
+        e = np.exp(np.take_along_axis(x, keep, -1))
+        np.put_along_axis(q, keep, e / e.sum(-1, keepdims=True), -1)
+    true = METRICS.get("synchronisation").resolve()(*p, form="probabilities")
+    np.testing.assert_allclose(found, true, atol=1e-6)
 
 
 def test_users_functions_get_what_they_ask_for(monkeypatch):
