@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -187,6 +187,13 @@ def extract(
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise bad(key, value, " | ".join(allowed), WHERE)
+    for key, number in (("batch_tokens", batch_tokens), ("threads", 1 if threads is None else threads)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise bad(key, number, "a whole number, at least 1", WHERE)
+    if not isinstance(metrics, Iterable) and not isinstance(metrics, Metric) and not callable(metrics):
+        raise bad("metrics", metrics, "names, mappings, functions or Metric entries", WHERE)
+    if not isinstance(name, (str, type(None))):
+        raise bad("name", name, "text", WHERE)
     given = [metrics] if isinstance(metrics, (str, Mapping, Metric)) or callable(metrics) else list(metrics)
     own = [m for m in given if isinstance(m, Metric) or callable(m)]
     with registered(own) as names, _no_network() if offline else nullcontext():
@@ -211,7 +218,7 @@ def extract(
             nonfinite=nonfinite,
             readouts=chosen,
             metrics=specs,
-            threads=threads or torch.get_num_threads(),
+            threads=torch.get_num_threads() if threads is None else threads,
             batch_tokens=batch_tokens,
             device=loaded.device.type,
             dtype=loaded.source.dtype,
@@ -255,6 +262,9 @@ def _samples(
 ) -> tuple[Sample, ...]:
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
         raise bad("max_new_tokens", budget, "a whole number, 0 where nothing is written", WHERE)
+    for key, values in (("seeds", seeds), ("temperatures", temperatures)):
+        if not isinstance(values, Iterable) or isinstance(values, (str, Mapping)):
+            raise bad(key, values, "a list of numbers", WHERE)
     seeds, temperatures = list(seeds), list(temperatures)
     if budget == 0:
         for key, value in (("seeds", seeds), ("temperatures", temperatures), ("greedy", greedy)):
