@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,31 @@ def admit(
             "level": "outcomes",
             "action": "extract",
         })  # fmt: skip
+
+
+def check_running_text(file: Path) -> Path:
+    """Refuse a table of prompts where text is read without a lock: to calibrate, or to train translators.
+
+    Raises
+    ------
+    DynstatError
+        F001, Y003.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace") as f:
+            names = {name.strip() for name in next(csv.reader([f.readline()]), [])}
+    except OSError as e:
+        raise DynstatError("F001", f"{file.name} cannot be read: {e.strerror}", where=str(file)) from e
+    if {"id", "text"} <= names:
+        raise DynstatError(
+            "Y003",
+            "a table of prompts is no running text",
+            where=str(file),
+            found=f"columns {', '.join(sorted(names))}",
+            expected="running text, such as data:texts/held_out.txt",
+            mend="name a text; prompts, and those of split confirmation above all, are read by a panel",
+        )
+    return file
 
 
 def _no_lock(panel: Panel, found: str, mend: str) -> DynstatError:

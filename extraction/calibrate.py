@@ -21,6 +21,7 @@ from dynstat import data_path
 from dynstat.errors import DynstatError
 from dynstat.files import read_text
 
+from .access import check_running_text
 from .capture import states
 from .models import Loaded
 from .panel import Panel, load_panel
@@ -269,14 +270,14 @@ def own_entropies(panel: Panel, text: Path | None = None) -> dict[str, float]:
     Raises
     ------
     DynstatError
-        F001 (no text), S404 (too short), and those of finding and loading a model.
+        F001 (no text), Y003 (a table of prompts), S404 (too short), and those of finding and loading a model.
     """
     from .device import arithmetic
     from .encoding import encoder
     from .models import load
     from .sources import locate
 
-    file = text or data_path(TEXT)
+    file = check_running_text(text or data_path(TEXT))
     words = read_text(file)
     out = {}
     for spec in panel.models:

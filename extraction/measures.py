@@ -12,6 +12,8 @@ from dynstat.errors import DynstatError
 from dynstat.registry import METRICS, Metric, parse_measured, variable_name
 from dynstat.strictyaml import check_keys
 
+from .access import check_running_text
+
 METRICS_BY_DEFAULT = (
     "state_norm", "step_length", "turning_angle", "entropy", "top1_probability", "top2_probability",
     "concentration", "sum_squares", "dispersion", "synchronisation",
@@ -133,7 +135,8 @@ def _readout_options(
         entropy = given["entropy"]
         if isinstance(entropy, bool) or not isinstance(entropy, (int, float)) or not 0 < entropy < math.inf:
             raise bad("entropy", entropy, "a mean entropy above 0, in nat", where)
-        return {"entropy": float(entropy), "text": _file(given.get("text", TEXT_BY_DEFAULT), place, where)}
+        text = check_running_text(_file(given.get("text", TEXT_BY_DEFAULT), place, where))
+        return {"entropy": float(entropy), "text": text}
     if name == "top_k":
         k = given.get("k", TOP_K_BY_DEFAULT)
         if isinstance(k, bool) or not isinstance(k, int) or k < 2:

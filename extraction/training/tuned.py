@@ -22,6 +22,7 @@ from dynstat import __version__, data_path
 from dynstat.errors import DynstatError
 from dynstat.files import read_text, sha256_file
 
+from ..access import check_running_text
 from ..calibrate import TEXT, counted, read_windows, windows
 from ..encoding import encoder_of, load_tokenizer
 from ..memory import evaluation
@@ -299,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         model = _model(options.model, options.tokenizer, options.start_token)
-        text, check = read_text(options.text), read_text(options.check)
+        text, check = (read_text(check_running_text(f)) for f in (options.text, options.check))
         with one_deterministic_thread():
             made = train(
                 model,

@@ -249,6 +249,27 @@ def test_confirmation_prompts_need_a_lock(write_panel, tmp_path):
     refused(file, tmp_path / "s", "P302", locks=[lock])
 
 
+def test_no_way_around_the_lock_by_a_held_out_text(write_panel, tmp_path, capsys, model_folders):
+    """A temperature or a translator of confirmation prompts would be an outcome that nobody wrote down."""
+    from dynstat.extraction.calibrate import main as calibrate
+    from dynstat.extraction.training.tuned import main as train
+
+    prompts = dynstat.data_path("prompts/confirmation.csv")
+    readout = f"{{readout: t_matched, entropy: 3.0, text: {prompts}}}"
+    with pytest.raises(DynstatError) as e:
+        load_panel(write_panel(more=f"readouts: [logit_lens, {readout}]"))
+    assert e.value.code == "Y003" and "table of prompts" in e.value.what
+    assert calibrate([str(write_panel()), "--text", str(prompts)]) != 0
+    model = [
+        "--model",
+        str(model_folders["llama"]),
+        "--tokenizer",
+        str(dynstat.data_path("models/tokenizer")),
+    ]
+    assert train([*model, "--text", str(prompts), "--out", str(tmp_path / "t.safetensors")]) != 0
+    assert capsys.readouterr().err.count("table of prompts") == 2
+
+
 def test_a_lock_of_these_inputs_admits_and_is_written_down(write_panel, tmp_path, monkeypatch):
     from types import SimpleNamespace
 
