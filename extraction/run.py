@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dynstat.errors import DynstatError
 from dynstat.files import canonical_json
 
 from .engine import Engine
@@ -175,12 +176,23 @@ class Worker:
         if self._loaded is None or self._loaded[0] != index:
             self._loaded = None  # frees the model before the next is loaded
             model = load(plan.sources[index], plan.encoders[index], self.device)
+            variants = variants_of(plan.panel, model)
+            # Texts and translators are read when their model is, perhaps long after the plan hashed them.
+            if plan.panel.settings() != plan.inputs["settings"]:
+                raise DynstatError(
+                    "X214",
+                    "files of read-outs changed while the run was under way",
+                    where=str(plan.panel.file),
+                    found="other hashes",
+                    expected="the texts and translators that were hashed when it began",
+                    mend="put them back, or run it again: with other files it is another panel",
+                )
             self._loaded = (
                 index,
                 (
                     model,
                     model.card(plan.inputs["models"][index]),
-                    variants_of(plan.panel, model),
+                    variants,
                     of_model(plan.panel, model, plan.inputs["models"][index], self.engine),
                 ),
             )

@@ -77,6 +77,17 @@ def test_weights_that_change_while_the_run_is_under_way(write_panel, copy_model,
     extract_panel(panel, tmp_path / "other")  # planned anew it is another panel
 
 
+def test_a_held_out_text_that_changes_while_the_run_is_under_way(write_panel, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The king said that a ship came home. " * 40, encoding="utf-8")
+    readout = f"{{readout: t_matched, entropy: 3.0, text: {text}}}"
+    panel = load_panel(write_panel(("llama",), more=f"readouts: [logit_lens, {readout}]"))
+    plan = Plan(panel)
+    text.write_text("She read in the beginning, and once there was little. " * 40, encoding="utf-8")
+    assert "read-outs" in refused(panel, tmp_path / "s", "X214", plan=plan).what
+    extract_panel(panel, tmp_path / "other")
+
+
 def test_pickled_weights(write_panel, copy_model, tmp_path):
     folder = copy_model()
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
