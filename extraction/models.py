@@ -60,13 +60,14 @@ class Loaded:
 
     def card(self, identity: Mapping[str, Any]) -> dict[str, Any]:
         """Give the model's coordinates, its hashes taken from `identity`."""
-        spec = self.source.spec
+        spec, valid = self.source.spec, self.encoder.valid
         return {
             **{k: v for k, v in identity.items() if k != "config_sha256"},
             "family": spec.family,
             "architecture": str(self.lm.config.model_type),
             "parameters": sum(p.numel() for p in self.lm.parameters()),
-            "vocabulary": len(self.encoder.valid),
+            "vocabulary": len(valid),
+            **({"largest_id": valid[-1]} if valid[-1] >= len(valid) else {}),
             "n_layers": len(self.blocks) + 1,
             "attn_implementation": str(self.lm.config._attn_implementation),
             "source": spec.location if spec.kind == "hub" else spec.kind,

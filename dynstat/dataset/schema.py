@@ -76,6 +76,17 @@ COORDINATES = _table(
     Variable("parameters", ("model",), "int64", "number of parameters", 0, "1", 0, _I64),
     Variable("vocabulary", ("model",), "int32", "number of valid tokens", 0, "1", 0, _I32),
     Variable(
+        "largest_id",
+        ("model",),
+        "int32",
+        "largest valid token id where some below it are not valid, -1 where none is left out",
+        -1,
+        "1",
+        -1,
+        _I32,
+        required=False,
+    ),
+    Variable(
         "layers",
         ("model",),
         "int32",

@@ -310,6 +310,8 @@ def _runs(ds: xr.Dataset) -> Iterator[Problem]:
     present = run_present(quality)
     measured = ds.attrs.get("dynstat_kind") not in EXTRACTED
     vocabulary = ds["vocabulary"].values if "vocabulary" in ds.coords else None
+    if vocabulary is not None and "largest_id" in ds.coords:
+        vocabulary = np.maximum(vocabulary, ds["largest_id"].values + 1)
     for name, valid in (("token_id", read), ("top1_id", quality == OK)):
         if (
             name not in ds

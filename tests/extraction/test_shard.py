@@ -8,7 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+
 import dynstat  # noqa: E402
+from dynstat.extraction import extract  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
 from dynstat.extraction.run import extract_panel  # noqa: E402
 
@@ -136,3 +140,24 @@ def test_a_shard_says_all_that_computed_it(write_panel, tmp_path):
     assert str(tmp_path) not in ds.attrs["provenance"]
     # What computed the values is not what they are.
     assert dynstat.content_hash(ds) == dynstat.content_hash(ds.assign_attrs(provenance="{}"))
+
+
+def test_a_tokenizer_that_skips_ids_gives_data_that_verify():
+    """Ids then go beyond the number of valid tokens, which is what entropies are bounded by."""
+    words = models.WordLevel({"<s>": 0, "[UNK]": 1, "a": 3, "b": 40, "c": 90}, unk_token="[UNK]")
+    splits = Tokenizer(words)
+    splits.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=splits, bos_token="<s>", unk_token="[UNK]")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=96, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    lm = LlamaForCausalLM(config).eval()
+    ds = extract(lm, ["a b c a b"], ["entropy", "next_token_rank"], tokenizer=tokenizer)
+    assert dynstat.verify(ds) == []
+    assert ds.vocabulary.item() == 5 and ds.largest_id.item() == 90
+    assert ds.token_id.values.ravel().tolist() == [0, 3, 40, 90, 3, 40]
+    assert set(np.unique(ds.top1_id)) <= {0, 1, 3, 40, 90} and ds.next_token_rank.max() <= 5
+    ds.token_id.values[0, 0, 0, 2] = 91
+    assert {p.code for p in dynstat.verify(ds)} == {"token"}
