@@ -153,7 +153,8 @@ def _read(
     )
     next_token, followed = points.following()
     target = columns.place(next_token)
-    step = max(LEAST_ROWS, engine.block_bytes // (4 * columns.size))
+    # Where the vocabulary is small states are what takes memory.
+    step = max(LEAST_ROWS, engine.block_bytes // (4 * max(columns.rows, runs.own.shape[-1])))
     groups = _groups(variants)
     ways = [lens_of(model, variants[members[0]], columns, engine) for members in groups]
     buffers = Buffers()
@@ -209,10 +210,12 @@ class Columns:
     def __init__(self, model: Loaded, device: torch.device) -> None:
         valid = model.encoder.valid
         self.size = len(valid)
+        #: Rows of the head down to the last valid token.
+        self.rows = valid[-1] + 1
         #: Whether the valid tokens are the first rows, so that the others need not be computed.
-        self.contiguous = valid[-1] + 1 == len(valid)
+        self.contiguous = self.rows == len(valid)
         self._valid = torch.tensor(valid, device=device)
-        self._place = torch.zeros(valid[-1] + 1, dtype=torch.int64, device=device)
+        self._place = torch.zeros(self.rows, dtype=torch.int64, device=device)
         self._place[self._valid] = torch.arange(len(valid), device=device)
 
     def place(self, ids: Tensor) -> Tensor:
@@ -246,9 +249,8 @@ def lens_of(
     if head is None:
         weight = bias = None
     else:
-        rows = columns.size if columns.contiguous else head.weight.shape[0]
-        weight = head.weight[:rows].float()
-        bias = None if head.bias is None else head.bias[:rows].float()
+        weight = head.weight[: columns.rows].float()
+        bias = None if head.bias is None else head.bias[: columns.rows].float()
     product = multiplier(engine.kernel)
 
     def nothing(logits: Tensor) -> Tensor:

@@ -48,13 +48,14 @@ class Tally(torch.overrides.TorchFunctionMode):
                 del self.alive[key]
 
 
-def peak(layers: int, tokens: int, v: int) -> int:
+def peak(layers: int, tokens: int, v: int, valid=None) -> int:
     generator = torch.Generator().manual_seed(0)
     own = torch.randn(layers, 1, tokens, WIDTH, generator=generator)
     ids = torch.randint(0, v, (1, tokens), generator=generator)
     runs = Runs(ids, torch.tensor([tokens]), 1, own.new_empty((layers, 1, 0, WIDTH)), own)
     job = [s for s in LENS if s["metric"][:-2] in JOB]
-    m = model(head(v=v))
+    m = model(head(v=v), valid=valid)
+    ids %= len(m.encoder.valid)
     with Tally(64 << 10) as tally:
         measure(m, runs, job, engine=Engine(block_bytes=2 << 20))
     return tally.peak
@@ -71,6 +72,11 @@ def test_memory_grows_with_neither_layers_nor_tokens(monkeypatch):
     assert small <= 3 * block + weights  # logits, those of the last layer, and two small pieces
     assert peak(9, 128, 8192) <= small * 1.05
     assert peak(3, 1024, 8192) <= small * 1.05
+
+
+def test_memory_of_few_tokens_among_the_rows_of_a_head():
+    """All rows are computed where tokens do not come first, so that blocks are as large as all rows take."""
+    assert peak(3, 512, 8192, (0, 1, 8191)) <= 3 * max(2 << 20, 4 * LEAST_ROWS * 8192) + 4 * WIDTH * 8192
 
 
 def test_lists_of_the_most_probable_tokens_are_compared_in_memory_of_their_length():
