@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dynstat.errors import DynstatError
+from dynstat.files import canonical_json
 
 from .batches import Batch, plan_batches, shard_name
 from .costs import Size, flops, memory, point_bytes, rates, seconds, size_of, tokens_read
@@ -165,7 +167,10 @@ class Plan:
         tokens = [b.tokens for b in self.batches]
         points = sum(n * self.sizes[b.model].layers for n, b in zip(tokens, self.batches, strict=True))
         runs = sum(b.rows for b in self.batches)
-        disk = points * point_bytes(self.panel) + sum(tokens) * 11 + SHARD_BYTES * len(self.batches)
+        # Every shard names all prompts and models of the panel, so that any of them can be joined.
+        said = len(json.dumps([p["id"] for p in self.prompts])) + len(canonical_json(self.inputs))
+        beside = (SHARD_BYTES + said) * len(self.batches)
+        disk = points * point_bytes(self.panel) + sum(tokens) * 11 + beside
         return Estimate(
             runs=runs,
             done=runs - sum(self.batches[i].rows for i in missing),
@@ -179,7 +184,7 @@ class Plan:
             rate=work / time if time else 0.0,
             memory=held,
             disk=disk,
-            packed=int(PACKED * points * point_bytes(self.panel)) + SHARD_BYTES * len(self.batches),
+            packed=int(PACKED * points * point_bytes(self.panel)) + beside,
         )
 
     def _engine(self, store: Path) -> Engine:

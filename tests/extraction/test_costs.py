@@ -124,6 +124,24 @@ def test_the_estimate_speaks_of_what_is_missing(write_panel, tmp_path):
     assert "to do" not in str(done) and "to do" in str(part) and "of memory" in str(part)
 
 
+def test_every_shard_pays_for_the_names_of_all_prompts(write_panel, tmp_path):
+    """What the names of many prompts add to the files is what they add to the estimate."""
+    found, held = [], []
+    for width in (1, 20_000):
+        file = write_panel(("llama",), texts=TEXTS[:2], folder=tmp_path / str(width))
+        prompts = file.parent / "prompts.csv"
+        prompts.write_text(prompts.read_text("utf-8").replace("p1,", "p" * width + ","), encoding="utf-8")
+        found.append(Plan(load_panel(file)).estimate(tmp_path / "none"))
+        store = extract_panel(file, tmp_path / f"store{width}")
+        held.append(sum(f.stat().st_size for f in store.glob("*.nc")))
+    assert found[0].batches == found[1].batches == 2
+    more = found[1].packed - found[0].packed
+    assert more == found[1].disk - found[0].disk == 2 * 19_999
+    assert (
+        more <= held[1] - held[0] < 4 * more
+    )  # the shards of that prompt hold its name in other places, too
+
+
 def test_a_device_that_is_elsewhere_is_not_timed(write_panel, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("it is here")
