@@ -13,7 +13,7 @@ from .capture import HALF, body_of, probe_ids, states
 from .encoding import Encoder
 
 # Change of a state, relative to the largest of its layer, that rounding may cause and reading ahead exceeds.
-_AHEAD, _AHEAD_HALF = 1e-3, 5e-2
+_AHEAD, _AHEAD_HALF = 1e-4, 5e-2
 
 # In the names of the configs that a multimodal model holds beside that of its text.
 _SENSES = ("vision", "audio", "image", "speech")
