@@ -88,20 +88,15 @@ def combine(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
 
 
 def _order(parts: Sequence[xr.Dataset], dim: str) -> list[str]:
+    key = "inputs" if dim == "model" else f"{dim}_order"
     first: dict[str, None] = {}
-    for part in parts:
-        for order in _stated(part, dim):
-            first.setdefault(order)
+    # The shards of a panel all state the same, and at length.
+    for stated in dict.fromkeys(str(p.attrs[key]) for p in parts if key in p.attrs):
+        value = json.loads(stated)
+        for label in [m["id"] for m in value.get("models", [])] if dim == "model" else value:
+            first.setdefault(label)
     held = dict.fromkeys(str(v) for p in parts for v in p.variables[dim].values)
     return [v for v in first if v in held] + [v for v in held if v not in first]
-
-
-def _stated(part: xr.Dataset, dim: str) -> list[str]:
-    key = "inputs" if dim == "model" else f"{dim}_order"
-    if key not in part.attrs:
-        return []
-    value = json.loads(part.attrs[key])
-    return [m["id"] for m in value.get("models", [])] if dim == "model" else value
 
 
 def _positions(

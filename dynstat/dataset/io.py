@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -137,6 +138,8 @@ def _open_file(path: Path, engine: Engine, chunks: Any) -> xr.Dataset:
             expected=SCHEMA,
         )
     stored = ds.attrs.pop(CONTENT, None)
+    # Each shard names all prompts of its panel: of thousands of shards one copy is enough.
+    ds.attrs = {k: sys.intern(v) if type(v) is str else v for k, v in ds.attrs.items()}
     ds = _plain(ds)
     if stored is not None:
         # It speaks of the file, and as an attribute it would be wrong after the first change.

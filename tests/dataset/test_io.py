@@ -1,5 +1,6 @@
 """Files: the traps of NetCDF, atomic writing, damaged files."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -313,6 +314,26 @@ def test_folder_of_shards(make, tmp_path):
     fails("S404", open_dataset, tmp_path, chunks="auto")
     (tmp_path / "01.nc").write_bytes((tmp_path / "01.nc").read_bytes()[:-9])
     assert "01.nc" in fails("D102", open_dataset, tmp_path).what
+
+
+def test_what_all_shards_say_is_read_and_held_once(make, tmp_path, monkeypatch):
+    """Thousands of shards name a hundred thousand prompts each."""
+    from types import SimpleNamespace
+
+    from dynstat.dataset import combine as joining
+
+    names = json.dumps([f"p{i}" for i in range(1000)])
+    for p in range(3):
+        part = make(prompts=(p,))
+        part.attrs["prompt_order"] = names
+        save(part, tmp_path / f"{p}.nc")
+    parts = [open_dataset(tmp_path / f"{p}.nc") for p in range(3)]
+    assert len({id(p.attrs["prompt_order"]) for p in parts}) == 1
+    read = []
+    loads = lambda text: (read.append(text), json.loads(text))[1]  # noqa: E731
+    monkeypatch.setattr(joining, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
+    dynstat.combine(parts)
+    assert read.count(names) == 1
 
 
 def test_an_unknown_engine_is_no_damaged_file(panel, tmp_path):
