@@ -65,6 +65,10 @@ def test_ctrl_c_says_that_the_work_can_go_on(capsys, broken):
     broken(KeyboardInterrupt())
     code, _, err = run(capsys, "prereg", "check", "x")
     assert code == 130 and "run the same command to go on" in err
+    code, out, _ = run(capsys, "prereg", "check", "x", "--json")
+    assert (
+        code == 130 == json.loads(out)["error"]["exit"] and json.loads(out)["error"]["code"] == "interrupted"
+    )
 
 
 def test_a_closed_pipe_is_no_failed_check(capsys, broken):

@@ -75,7 +75,9 @@ def _leave(stop: SystemExit) -> None:
     if isinstance(cause, BrokenPipeError):  # the reader of a pipe has seen enough
         sys.exit(int(ExitCode.OK))
     if stop.code == INTERRUPTED:
-        say("stopped; what was finished is kept, run the same command to go on")
-    elif stop.code == ExitCode.USAGE and (words := getattr(cause, "format_message", None)):
-        emit_failure("usage", words(), ExitCode.USAGE)
+        words = "stopped; what was finished is kept, run the same command to go on"
+        say(words)
+        emit_failure("interrupted", words, INTERRUPTED)
+    elif stop.code == ExitCode.USAGE and (usage := getattr(cause, "format_message", None)):
+        emit_failure("usage", usage(), ExitCode.USAGE)
     sys.exit(stop.code)
