@@ -172,7 +172,7 @@ CODES: dict[str, Entry] = {
         "scheduler missing or lost",
         _R,
         "Dask is not installed, its scheduler does not answer or went away, or its workers do not see the "
-        "files that the command sees. What was finished is kept; docs/clusters.md says what workers need.",
+        "files that the command sees. What was finished is kept; docs/scaling.md says what workers need.",
     ),
     "X224": Entry(
         "no temperature gives the entropy",

@@ -138,5 +138,5 @@ def unequal(what: str, found: str, where: str) -> DynstatError:
         where=where,
         found=found,
         expected="files, paths and version of dynstat as where the command was given",
-        mend="workers and command need one shared file system and one environment: docs/clusters.md",
+        mend="workers and command need one shared file system and one environment: docs/scaling.md",
     )

@@ -119,7 +119,7 @@ def test_a_worker_that_sees_other_files_says_so(opened, tmp_path, monkeypatch):
 
     def found(job, batch, name):
         error = write_item(job, batch, name)
-        assert isinstance(error, DynstatError) and error.code == "X223" and "docs/clusters.md" in error.mend
+        assert isinstance(error, DynstatError) and error.code == "X223" and "docs/scaling.md" in error.mend
         return error.what
 
     assert "does not see the store" in found(replace(job, store=str(tmp_path / "elsewhere")), *item)

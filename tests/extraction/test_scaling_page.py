@@ -1,4 +1,4 @@
-"""docs/clusters.md: recipes that parse, options that exist, arithmetic that is the estimate's own."""
+"""docs/scaling.md: recipes that parse, options that exist, arithmetic that is the estimate's own."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ from dynstat.extraction.batches import Batch
 from dynstat.extraction.costs import Size, flops, point_bytes, tokens_read
 from dynstat.extraction.panel import Sample
 
-PAGE = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.M | re.S)
 
 
@@ -29,7 +29,7 @@ def test_every_recipe_parses(language, code):
         assert {"apiVersion", "kind", "metadata", "spec"} == set(yaml.safe_load(code))
     else:
         assert language == "python"
-        compile(code, "docs/clusters.md", "exec")
+        compile(code, "docs/scaling.md", "exec")
 
 
 def test_every_option_exists():
