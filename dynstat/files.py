@@ -77,7 +77,8 @@ def write_first(target: str | os.PathLike[str], data: str) -> bool:
     own = target.with_name(f".{target.stem}.{mark()}-first{threading.get_ident()}{target.suffix}")
     try:
         _make_folder(target.parent)
-        with open(own, "xb") as f:
+        # A dead process of the same number, in a container that was started again, may have left one behind.
+        with open(own, "wb") as f:
             f.write(data.encode("utf-8"))
             f.flush()
             os.fsync(f.fileno())

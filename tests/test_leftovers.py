@@ -100,6 +100,12 @@ def test_first_without_hard_links(tmp_path, monkeypatch):
     assert (tmp_path / "a.json").read_text() == "one" and os.listdir(tmp_path) == ["a.json"]
 
 
+def test_first_after_a_dead_process_of_the_same_number(tmp_path):
+    (tmp_path / f".a.{mark()}-first{threading.get_ident()}.json").write_text("half of something longer")
+    assert write_first(tmp_path / "a.json", "one")
+    assert (tmp_path / "a.json").read_text() == "one" and os.listdir(tmp_path) == ["a.json"]
+
+
 def test_first_in_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DynstatError) as e:
