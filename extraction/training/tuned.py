@@ -217,16 +217,24 @@ def _counted_states(model: Loaded, ids: Tensor) -> Iterator[Tensor]:
 
 
 def _accumulate(model: Loaded, maps: _Maps, ids: Tensor) -> None:
+    """Add up the gradients of a batch of windows: of one layer's map at a time, and of nothing else.
+
+    Parameters of a model in memory may ask for gradients and get none here.
+    """
     n = int(counted(model, ids).sum())
+    for parameter in maps.both:
+        parameter.grad = torch.zeros_like(parameter)
     for states in _counted_states(model, ids):
         with torch.no_grad():
             truth = _log_p(model, states[-1])
         for layer in range(len(states) - 1):
-            translated = maps.translators()(layer, states[layer])
+            # A gradient of all maps would be mostly zeros, and as large as all of them.
+            weight, bias = (p.detach()[layer : layer + 1].requires_grad_() for p in maps.both)
+            translated = Translators(weight, bias * maps.scales[layer])(0, states[layer])
             loss = _divergence(truth, _log_p(model, translated)) / n
-            # Of these two alone: parameters of a model in memory may ask for gradients, and get none here.
-            for parameter, slope in zip(maps.both, torch.autograd.grad(loss, maps.both), strict=True):
-                parameter.grad = slope if parameter.grad is None else parameter.grad.add_(slope)
+            for parameter, slope in zip(maps.both, torch.autograd.grad(loss, (weight, bias)), strict=True):
+                assert parameter.grad is not None
+                parameter.grad[layer].add_(slope[0])
 
 
 def _scales(model: Loaded, ids: Tensor) -> Tensor:

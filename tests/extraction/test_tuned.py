@@ -132,6 +132,21 @@ def test_training_twice_gives_the_same_bits_and_another_seed_does_not(load_tiny)
     assert not torch.equal(one.weight, other.weight)
 
 
+def test_a_gradient_is_of_one_layer(load_tiny, monkeypatch):
+    """One of all layers would cost layers squared, and a wide model its memory many times over."""
+    model, sizes, true = load_tiny("gpt2"), set(), torch.autograd.grad
+
+    def grad(loss, of):
+        slopes = true(loss, of)
+        sizes.update(s.numel() for s in slopes)
+        return slopes
+
+    monkeypatch.setattr(torch.autograd, "grad", grad)
+    train(model, TEXT[:8000], dataclasses.replace(FAST, epochs=1))
+    width = model.lm.config.hidden_size
+    assert sizes == {width, width**2}
+
+
 def test_a_layer_that_training_does_not_help_keeps_the_plain_lens(load_tiny):
     model = load_tiny("gpt2")
     made = train(model, TEXT[:9000], dataclasses.replace(FAST, epochs=1, rate=1e4))
