@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
+from uuid import uuid4
 
 from dynstat.errors import DynstatError
 from dynstat.leftovers import remove_leftovers
@@ -118,6 +119,8 @@ class _Dispatch:
         self.at: dict[str, int] = {}
         self.given_up: dict[int, int] = {}
         self.finished: Queue[Any] = Queue()
+        # Equal keys are one task to a scheduler: an item of this store would be taken for one of another's.
+        self.token = uuid4().hex[:8]
 
     def run(self) -> None:
         """Deal until all is done; what is still flying is called back on the way out."""
@@ -175,7 +178,7 @@ class _Dispatch:
             self.job,
             self.plan.batches[index],
             self.plan.names[index],
-            key=f"dynstat-{self.plan.names[index][:16]}-{self.given_up.get(index, 0)}",
+            key=f"dynstat-{self.token}-{self.plan.names[index][:16]}-{self.given_up.get(index, 0)}",
             pure=False,
             retries=2,
             workers=[address],

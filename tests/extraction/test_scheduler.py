@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from types import SimpleNamespace
@@ -181,6 +182,23 @@ def die(job, batch, name):
 def say_where(job, batch, name):
     AT.append(distributed.get_worker().name)
     return batch.rows
+
+
+def say_which_store(job, batch, name):
+    AT.append((job.store, name))
+    time.sleep(0.5)
+    return batch.rows
+
+
+def test_two_stores_of_one_panel_do_not_take_each_others_items(opened, cluster, tmp_path, monkeypatch):
+    plan, store, _ = opened
+    AT.clear()
+    monkeypatch.setattr(scheduling, "write_item", say_which_store)
+    monkeypatch.setattr(scheduling, "_arrived", lambda *_: None)
+    stores = [str(store), str(tmp_path / "second")]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda place: extract_on(cluster, plan, place), stores))
+    assert sorted(AT) == sorted((place, name) for place in stores for name in plan.names)
 
 
 def test_an_item_that_kills_its_workers_is_given_up(opened, cluster, monkeypatch):
