@@ -237,7 +237,9 @@ def local_size(scheduler: str, panel: Panel) -> int:
     if scheduler == "local":
         if panel.device == "cuda":
             return max(1, gpus(panel.device))
-        return max(1, len(os.sched_getaffinity(0)) // panel.threads)
+        # Not every system says which cores are this process's.
+        free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, free // panel.threads)
     if not (count.isascii() and count.isdigit()) or int(count) < 1:
         raise DynstatError("Y003", "local:N needs a number", where="--scheduler", found=scheduler,
                            expected="local | local:N | tcp://HOST:PORT")  # fmt: skip

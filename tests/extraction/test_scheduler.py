@@ -263,6 +263,9 @@ def test_addresses(opened, monkeypatch):
     panel = plan.panel
     assert local_size("tcp://10.0.0.1:8786", panel) == 0 and local_size("local:3", panel) == 3
     assert local_size("local", panel) == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert local_size("local", panel) == 6 and local_size("local", replace(panel, threads=8)) == 1
     for wrong in ("local:", "local:0", "local:two", "local:-1"):
         with pytest.raises(DynstatError, match="Y003"):
             local_size(wrong, panel)
