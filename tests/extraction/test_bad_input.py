@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,7 +14,9 @@ from dynstat.cli import main  # noqa: E402
 from dynstat.errors import CODES  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
 from dynstat.extraction.plan import Plan  # noqa: E402
+from dynstat.extraction.ranks import Rank  # noqa: E402
 from dynstat.extraction.run import extract_panel  # noqa: E402
+from dynstat.extraction.store import open_store  # noqa: E402
 
 from .conftest import write_prompts  # noqa: E402
 from .test_run import overflow  # noqa: E402
@@ -304,6 +307,14 @@ def test_a_lock_of_these_inputs_admits_and_is_written_down(write_panel, tmp_path
     assert [(e["event"], e["study"], e["inputs_sha256"]) for e in entries] == [
         ("access", "test", bound["hash"])
     ]
+    # Ranks that begin at once each write theirs, and the chain holds.
+    plan = Plan(load_panel(file))
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: open_store(plan, tmp_path / "ranks", [lock]), range(6)))
+    assert len(read_ledger(tmp_path / "study" / "ledger.jsonl")) == 7
+    with pytest.raises(DynstatError, match="X211"):  # a rank that comes later needs the lock, too
+        extract_panel(file, tmp_path / "ranks", rank=Rank(1, 2))
+    assert not list((tmp_path / "ranks").glob("*.nc"))
 
 
 def run_cli(*args) -> int:
