@@ -46,12 +46,15 @@ class Measured:
         Of the token read given those before it, NaN at the first.
     finite : ndarray of bool, shape (row, token, layer)
         Whether every value of the point could be computed; true at padding.
+    broken : ndarray of bool, shape (row, token, layer)
+        Where the state or the logits of the point itself are not finite; others lack a value for these.
     """
 
     values: Mapping[str, np.ndarray]
     top1_id: np.ndarray
     log_probability: np.ndarray
     finite: np.ndarray
+    broken: np.ndarray
 
 
 def measure(
@@ -104,7 +107,7 @@ def measure(
     log_probability = np.full(shape[:2], np.nan, np.float32)
     log_probability[:, 1:] = spoken[:, :-1]
     compared = any("final_logits" in r.metric.inputs and not r.of_token for part in wanted for r in part)
-    return Measured(values, top1, log_probability, _reach(finite, compared))
+    return Measured(values, top1, log_probability, _reach(finite, compared), ~finite)
 
 
 def _reach(finite: np.ndarray, compared: bool) -> np.ndarray:

@@ -75,7 +75,7 @@ def read_batch(
     quality[:, :read] = np.where(measured.finite, OK, NONFINITE)
     ends = np.arange(full)[None] >= length[:, None]
     quality[ends & (length < longest)[:, None]] = PADDING
-    _check_finite(panel, model, batch, quality == NONFINITE)
+    _check_finite(panel, model, batch, measured.broken)
     stop = "forced" if panel.mode == "forced" else "context" if batch.cut else "budget"
     reasons = np.where((panel.end_of_text == "stop") & (first_end >= 0), "end_of_text", stop)
     shape = (1, len(batch.prompts), len(batch.samples))
@@ -190,7 +190,7 @@ def _check_finite(panel: Panel, model: Loaded, batch: Batch, bad: np.ndarray) ->
         "X206",
         f"model {model.id!r} computed states or logits that are not finite",
         where=f"prompt {prompt['id']!r}, sample {sample.id!r}, token {token}, layer {layer}",
-        found=f"{int(bad.sum())} such points",
+        found=f"{(n := int(bad.sum()))} such point{'s' * (n > 1)}",
         expected="finite logits",
         mend="`nonfinite: flag` stores and flags such points",
     )

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
 import dynstat  # noqa: E402
-from dynstat.extraction import extract  # noqa: E402
+from dynstat.extraction import extract, shard  # noqa: E402
 from dynstat.extraction.panel import load_panel  # noqa: E402
+from dynstat.extraction.reading import read_runs  # noqa: E402
 from dynstat.extraction.run import extract_panel  # noqa: E402
 
 from .conftest import TEXTS  # noqa: E402
@@ -161,3 +162,19 @@ def test_a_tokenizer_that_skips_ids_gives_data_that_verify():
     assert set(np.unique(ds.top1_id)) <= {0, 1, 3, 40, 90} and ds.next_token_rank.max() <= 5
     ds.token_id.values[0, 0, 0, 2] = 91
     assert {p.code for p in dynstat.verify(ds)} == {"token"}
+
+
+def test_the_point_that_is_not_finite_is_named_and_not_its_neighbours(write_panel, tmp_path, monkeypatch):
+    def poisoned(*given, **more):
+        runs = read_runs(*given, **more)
+        with torch.inference_mode():
+            runs.own[3, 0, 2] = torch.inf
+        return runs
+
+    monkeypatch.setattr(shard, "read_runs", poisoned)
+    forced = {"mode": "forced", "samples": "", "budget": 0, "texts": ["The king said"]}
+    file = write_panel(("llama",), more="metrics: [entropy, synchronisation, kl_to_final]\n", **forced)
+    with pytest.raises(dynstat.DynstatError) as e:
+        extract_panel(file, tmp_path / "store")
+    assert e.value.code == "X206" and e.value.where.endswith("token 2, layer 3")
+    assert e.value.found == "1 such point"
