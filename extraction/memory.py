@@ -107,18 +107,6 @@ def _plain(value: Any) -> Any:
     return value if plain else str(value)
 
 
-def plain_encoder(tokenizer: Any) -> Encoder:
-    """Make the encoder of a tokenizer object: text without a start token."""
-    end = tokenizer.eos_token_id
-    return Encoder(
-        tokenizer,
-        (),
-        -1 if end is None else int(end),
-        frozenset(tokenizer.all_special_ids),
-        tuple(sorted(set(tokenizer.get_vocab().values()))),
-    )
-
-
 @contextmanager
 def evaluation(lm: torch.nn.Module) -> Iterator[None]:
     """Keep a model in evaluation mode, and leave it as it was.

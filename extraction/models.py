@@ -14,8 +14,8 @@ from dynstat.errors import DynstatError
 from .admission import check_causal, check_class, check_kind, check_rows
 from .capture import blocks_of, body_of, probe_ids
 from .discovery import trace
-from .encoding import Encoder
-from .memory import MemorySource, describe, evaluation, plain_encoder
+from .encoding import Encoder, encoder_of
+from .memory import MemorySource, describe, evaluation
 from .readout import ReadOut, SlowReadOut
 from .sources import Source
 
@@ -141,7 +141,7 @@ def wrap(lm: Any, tokenizer: Any, id: str = "model") -> Loaded:
     Attention is computed as the model is set to, not by the implementation that :func:`load` chooses;
     the coordinate ``attn_implementation`` says which it was.
     """
-    encoder = tokenizer if isinstance(tokenizer, Encoder) else plain_encoder(tokenizer)
+    encoder = tokenizer if isinstance(tokenizer, Encoder) else encoder_of(tokenizer, "none", id)
     check_kind(lm.config, id)
     with evaluation(lm):
         parts = _parts(lm, encoder, id, "the tokenizer given")
