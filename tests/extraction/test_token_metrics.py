@@ -135,6 +135,8 @@ def test_they_land_in_the_data_by_token(write_panel, own, tmp_path):
     missing = ds.last_word.isnull() & token
     assert (missing.sum("token") == 1).all() and not (ds.path_length.isnull() & token).any()
     assert dynstat.to_frame(ds, level="token")["path_length"].notna().any()
+    user_metrics.forget(own)
+    assert "path_length" not in METRICS and dynstat.verify(ds) == [], "as on a machine without the file"
 
 
 def test_states_that_are_not_finite_leave_their_token_without_a_value(own):
