@@ -113,7 +113,7 @@ def windows(model: Loaded, text: str, where: str = "text") -> Tensor:
     Raises
     ------
     DynstatError
-        S404 where the text does not fill one window.
+        S404 where the text does not fill one window, or is of special tokens alone.
     """
     encoder = model.encoder
     config = model.lm.config.get_text_config()
@@ -134,7 +134,17 @@ def windows(model: Loaded, text: str, where: str = "text") -> Tensor:
         )
     rows = torch.tensor(ids[: len(ids) // body * body]).reshape(-1, body)
     start = torch.tensor(encoder.start, dtype=torch.int64).expand(len(rows), -1)
-    return torch.cat([start, rows], 1).to(model.device)
+    whole = torch.cat([start, rows], 1).to(model.device)
+    if not bool(counted(model, whole).any()):
+        raise DynstatError(
+            "S404",
+            "the held-out text has no token whose distribution counts",
+            where=where,
+            found=f"special tokens of {model.id!r} alone",
+            expected="running text",
+            mend="give a text of words",
+        )
+    return whole
 
 
 def counted(model: Loaded, ids: Tensor) -> Tensor:
@@ -185,7 +195,7 @@ def final_states(model: Loaded, text: str, where: str = "text") -> Final:
     Raises
     ------
     DynstatError
-        S404 where the text does not fill one window.
+        S404 where the text does not fill one window, or is of special tokens alone.
     """
     kept = [read[-1][counted(model, ids)] for ids, read in read_windows(model, windows(model, text, where))]
     return Final(model, torch.cat(kept))

@@ -138,6 +138,9 @@ def test_a_text_shorter_than_a_window_is_refused(embedded):
     with pytest.raises(DynstatError) as e:
         final_states(embedded, "Too short.")
     assert e.value.code == "S404"
+    with pytest.raises(DynstatError) as e:
+        final_states(embedded, embedded.encoder.decode([embedded.encoder.end_of_text]) * 400)
+    assert e.value.code == "S404" and "special" in e.value.found
 
 
 def panel_with(**options):
