@@ -232,24 +232,17 @@ def _weights(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as e:
+        except (ValueError, KeyError, AttributeError, TypeError) as e:
             raise DynstatError("F003", f"{index.name} cannot be read: {e}", where=str(index)) from e
-        missing = [n for n in names if not (folder / n).is_file()]
-        if missing:
+        if other := [n for n in names if not str(n).endswith(".safetensors")]:
+            raise _pickled(spec, folder, other)  # an index may name what it likes
+        if missing := [n for n in names if not (folder / n).is_file()]:
             raise DynstatError(
                 "F001", f"{missing[0]} does not exist", where=str(folder), problems=missing[1:]
             )
         return tuple(folder / n for n in names)
-    pickled = [f.name for pattern in _PICKLED for f in sorted(folder.glob(pattern))]
-    if pickled:
-        raise DynstatError(
-            "X210",
-            f"model {spec.id!r} has pickled weights only",
-            where=str(folder),
-            found=", ".join(pickled),
-            expected="*.safetensors",
-            mend="convert them where you trust them, with save_pretrained",
-        )
+    if pickled := [f.name for pattern in _PICKLED for f in sorted(folder.glob(pattern))]:
+        raise _pickled(spec, folder, pickled)
     if spec.kind == "hub":  # pickled files are not even fetched
         raise _no_model(
             spec,
@@ -257,6 +250,17 @@ def _weights(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
             "choose a revision that holds them; connect if a download was cut off",
         )
     raise _no_model(spec, "no *.safetensors in the folder", "save the model with save_pretrained")
+
+
+def _pickled(spec: ModelSpec, folder: Path, names: list[str]) -> DynstatError:
+    return DynstatError(
+        "X210",
+        f"model {spec.id!r} has pickled weights",
+        where=str(folder),
+        found=", ".join(map(str, names)),
+        expected="*.safetensors",
+        mend="convert them where you trust them, with save_pretrained",
+    )
 
 
 def _tokenizer(spec: ModelSpec, folder: Path | None) -> Path | None:

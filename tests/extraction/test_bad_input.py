@@ -94,7 +94,12 @@ def test_a_held_out_text_that_changes_while_the_run_is_under_way(write_panel, tm
 def test_pickled_weights(write_panel, copy_model, tmp_path):
     folder = copy_model()
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refused(write_panel((f"  - {{id: a, path: {folder}}}",)), tmp_path / "s", "X210")
+    file = write_panel((f"  - {{id: a, path: {folder}}}",))
+    refused(file, tmp_path / "s", "X210")
+    # An index of safetensors that leads to a pickled file: transformers would open it.
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "pytorch_model.bin"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "pytorch_model.bin" in refused(file, tmp_path / "s", "X210").found
 
 
 def test_code_from_a_repository_is_never_run(write_panel, copy_model, tmp_path):
