@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -287,9 +287,9 @@ class Panel:
             "settings": self.settings(),
         }
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Hash of the panel file's bytes."""
+        """Hash of the panel file's bytes, taken once: a run goes on as the file was when it was planned."""
         return sha256_file(self.file)
 
     def with_paths(self, paths: Mapping[str, str | os.PathLike[str]]) -> Panel:

@@ -114,6 +114,7 @@ class Plan:
         self.prompts = panel.prompts()
         self.sources: list[Source] = [locate(spec, panel.dtype) for spec in panel.models]
         self.inputs = panel.inputs()
+        _ = panel.sha256  # now, whatever becomes of the file while the run is under way
         self.encoders: list[Encoder] = [encoder(source, panel) for source in self.sources]
         self.configs = [_config(source) for source in self.sources]
         self.batches: list[Batch] = []

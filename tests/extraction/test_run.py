@@ -13,6 +13,7 @@ from dynstat.extraction.panel import load_panel  # noqa: E402
 from dynstat.extraction.plan import Plan  # noqa: E402
 from dynstat.extraction.readout import oracle  # noqa: E402
 from dynstat.extraction.run import extract_panel  # noqa: E402
+from dynstat.files import sha256_file  # noqa: E402
 from dynstat.metrics import distribution, trajectory  # noqa: E402
 
 from .conftest import TEXTS  # noqa: E402
@@ -136,6 +137,15 @@ def test_what_another_process_wrote_meanwhile_is_not_done_again(write_panel, tmp
     extract_panel(panel, store, progress=progress)
     after = {f.name: f.stat().st_ino for f in store.glob("*.nc")}
     assert len(seen[0]) > 2 and seen[0].items() < after.items() and len(after) == len(seen[0]) + 1
+
+
+def test_a_panel_file_that_is_edited_meanwhile_changes_nothing(write_panel, tmp_path):
+    file = write_panel(("llama",))
+    panel, sha = load_panel(file), sha256_file(file)
+    plan = Plan(panel)
+    file.unlink()
+    ds = dynstat.open(extract_panel(panel, tmp_path / "store", plan=plan))
+    assert ds.attrs["panel_sha256"] == sha
 
 
 def test_shard_names_depend_on_all_that_determines_them(write_panel, tmp_path, copy_model):
