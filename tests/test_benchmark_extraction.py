@@ -89,6 +89,9 @@ def test_what_cannot_be_judged_is_not():
     absent.rows["tl"] = Row("tl", failure="not installed")
     (line,) = [t for t in judge(absent) if "TransformerLens" in t.what]
     assert (line.met, line.why) == (None, "not installed")
+    narrow = table({"dynstat": 5.2, "naive": 13, "naive_layers": 13, "tl": 13})
+    narrow.size = replace(narrow.size, kind="pythia")
+    assert [t.met for t in judge(narrow) if t.what.startswith("T1")] == [None]
     blind = table(mb=math.nan)
     assert [t.met for t in judge(blind) if t.what.startswith("T3")] == [None]
 
