@@ -278,7 +278,7 @@ def _envoys(model: Any, parts: Parts) -> tuple[Any, Any, Any]:
 @cache
 def engine() -> Any:
     """Choose the engine by timing, once: what is forked afterwards has the same."""
-    from dynstat.extraction.engine import choose
+    from dynstat.extraction.lens.engine import choose
 
     return choose(1, "cpu")
 
@@ -286,8 +286,8 @@ def engine() -> Any:
 def _dynstat(parts: Parts, kernel: str | None) -> Job:
     from dataclasses import replace
 
-    from dynstat.extraction.lens import measure
-    from dynstat.extraction.reading import read_runs
+    from dynstat.extraction.lens.measuring import measure
+    from dynstat.extraction.runs.reading import read_runs
 
     model = loaded(parts)
     chosen = engine() if kernel is None else replace(engine(), kernel=kernel)
@@ -307,8 +307,8 @@ def dynstat(parts: Parts) -> Job:
 
 def dynstat_lens(parts: Parts) -> Job:
     """dynstat on states that were read before, twice the text where it is longer: for memory."""
-    from dynstat.extraction.lens import measure
-    from dynstat.extraction.reading import read_runs
+    from dynstat.extraction.lens.measuring import measure
+    from dynstat.extraction.runs.reading import read_runs
 
     model = loaded(parts)
     runs: dict[Any, Any] = {}

@@ -63,7 +63,7 @@ def square_rate(torch: Any, dtype: Any) -> float:
 def _table(size: Size, dtype: str, rate: float, rounds: int) -> list[Target]:
     import torch
 
-    from dynstat.extraction.engine import choose
+    from dynstat.extraction.lens.engine import choose
 
     parts = build(size)
     parts.lm.to(DEVICE, getattr(torch, dtype))
@@ -79,8 +79,8 @@ def _table(size: Size, dtype: str, rate: float, rounds: int) -> list[Target]:
 def _row(parts: Parts, engine: Any, batch: int, rate: float, rounds: int, name: str) -> Target:
     import torch
 
-    from dynstat.extraction.lens import measure
-    from dynstat.extraction.reading import read_runs
+    from dynstat.extraction.lens.measuring import measure
+    from dynstat.extraction.runs.reading import read_runs
 
     model = loaded(parts)
     ids = parts.ids.repeat(batch, 1).to(DEVICE)

@@ -190,8 +190,8 @@ TEXT = (
 @lru_cache(maxsize=1)
 def loaded(parts: Parts) -> Any:
     """Give the model to dynstat, as one that is already in memory; every row of its head is a token."""
-    from dynstat.extraction.encoding import Encoder
-    from dynstat.extraction.models import wrap
+    from dynstat.extraction.models.encoding import Encoder
+    from dynstat.extraction.models.loading import wrap
 
     valid = tuple(range(parts.head.weight.shape[0]))
     return wrap(parts.lm, Encoder(None, (), -1, frozenset(), valid), "benchmark")

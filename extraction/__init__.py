@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 # Public names by the module that holds them; resolved on first use, since some of them need torch.
 _PUBLIC = {
-    "Intervention": "panel",
-    "Panel": "panel",
+    "Intervention": "panels.panel",
+    "Panel": "panels.panel",
     "extract": "api",
-    "extract_panel": "run",
-    "load_panel": "panel",
-    "offline": "sources",
+    "extract_panel": "stores.run",
+    "load_panel": "panels.panel",
+    "offline": "models.sources",
 }
 __all__ = list(_PUBLIC)
 
@@ -29,8 +29,8 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from .api import extract as extract
-    from .panel import Intervention as Intervention
-    from .panel import Panel as Panel
-    from .panel import load_panel as load_panel
-    from .run import extract_panel as extract_panel
-    from .sources import offline as offline
+    from .models.sources import offline as offline
+    from .panels.panel import Intervention as Intervention
+    from .panels.panel import Panel as Panel
+    from .panels.panel import load_panel as load_panel
+    from .stores.run import extract_panel as extract_panel

@@ -16,22 +16,22 @@ from dynstat.dataset.combine import combine
 from dynstat.files import canonical_hash, canonical_json
 from dynstat.registry import Metric
 
-from .batches import plan_batches
-from .device import arithmetic
-from .engine import Engine, choose
 from .given import Prompts, prompts_from
-from .measures import METRICS_BY_DEFAULT, bad, read_metrics, read_readouts
-from .memory import evaluation
-from .models import Loaded
+from .lens.engine import Engine, choose
+from .lens.variants import variants_of
+from .models.device import arithmetic
+from .models.loading import Loaded
+from .models.memory import evaluation
+from .models.sources import offline
 from .opening import WHERE, file_of, open_model
-from .panel import Intervention, Panel, Sample
-from .panelfile import disturbed_samples, plain_samples
-from .plan import Plan, _context
-from .provenance import of_model
-from .shard import read_batch
-from .sources import offline
-from .user_metrics import registered
-from .variants import variants_of
+from .panels.measures import METRICS_BY_DEFAULT, bad, read_metrics, read_readouts
+from .panels.panel import Intervention, Panel, Sample
+from .panels.panelfile import disturbed_samples, plain_samples
+from .panels.user_metrics import registered
+from .stores.batches import plan_batches
+from .stores.plan import Plan, _context
+from .stores.provenance import of_model
+from .stores.shard import read_batch
 
 MetricLike = str | Mapping[str, Any] | Metric | Callable[..., Any]
 

@@ -11,8 +11,8 @@ from typing import Any
 from dynstat.dataset.prompts import DEFAULTS, LISTS, read_prompts
 from dynstat.errors import DynstatError
 
-from .access import SPLIT
-from .panel import check_columns
+from .panels.access import SPLIT
+from .panels.panel import check_columns
 
 Prompts = str | os.PathLike[str] | Mapping[str, str] | Iterable[str] | Any
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")

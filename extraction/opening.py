@@ -11,12 +11,12 @@ import torch
 
 from dynstat.errors import DynstatError, DynstatWarning
 
-from .encoding import Encoder, encoder_of, load_tokenizer
 from .given import is_file
-from .measures import bad
-from .models import Loaded, load, wrap
-from .panel import ModelSpec
-from .sources import Source, locate
+from .models.encoding import Encoder, encoder_of, load_tokenizer
+from .models.loading import Loaded, load, wrap
+from .models.sources import Source, locate
+from .panels.measures import bad
+from .panels.panel import ModelSpec
 
 #: What errors say of arguments that are wrong.
 WHERE = "extract"

@@ -129,8 +129,8 @@ def test_forms_agree_with_float64(measured):
 
 def test_truth_is_of_the_model(measured):
     """The float64 numbers against transformers' own logits at the last layer, and the oracle below it."""
-    from dynstat.extraction.capture import blocks_of, states
-    from dynstat.extraction.readout import oracle
+    from dynstat.extraction.models.capture import blocks_of, states
+    from dynstat.extraction.models.readout import oracle
 
     parts = build(TINY)
     lm, ids = parts.lm.double(), parts.ids[:, :16]

@@ -17,9 +17,9 @@ from ..errors import DynstatError
 from .output import emit, progress_bar, say
 
 if TYPE_CHECKING:
-    from dynstat.extraction.panel import Panel
-    from dynstat.extraction.plan import Plan
-    from dynstat.extraction.ranks import Rank
+    from dynstat.extraction.panels.panel import Panel
+    from dynstat.extraction.stores.plan import Plan
+    from dynstat.extraction.stores.ranks import Rank
 
 _DEVICE = re.compile(r"(cpu|cuda)(?::(\d{1,3}))?")
 
@@ -112,9 +112,9 @@ def extract_to(
             raise DynstatError(
                 "X209", f"extraction needs {package}", mend="pip install 'dynstat[extraction]'"
             )
-    from dynstat.extraction.panel import load_panel
-    from dynstat.extraction.plan import Plan
-    from dynstat.extraction.sources import offline
+    from dynstat.extraction.models.sources import offline
+    from dynstat.extraction.panels.panel import load_panel
+    from dynstat.extraction.stores.plan import Plan
 
     rank = _rank(where)
     with ExitStack() as stack:
@@ -128,11 +128,11 @@ def extract_to(
         if not dry_run:
             progress = stack.enter_context(progress_bar("extract"))
             if where.scheduler:
-                from dynstat.extraction.scheduler import extract_on
+                from dynstat.extraction.stores.scheduler import extract_on
 
                 extract_on(where.scheduler, plan, out, locks=locks, progress=progress, offline=where.offline)
             else:
-                from dynstat.extraction.run import extract_panel
+                from dynstat.extraction.stores.run import extract_panel
 
                 extract_panel(
                     plan.panel, out, locks=locks, progress=progress, plan=plan, rank=rank, device=device
@@ -159,7 +159,7 @@ def _summary(done: dict[str, Any], dry_run: bool) -> str:
 
 
 def _rank(where: Where) -> Rank:
-    from dynstat.extraction.ranks import ALONE, rank_of
+    from dynstat.extraction.stores.ranks import ALONE, rank_of
 
     if not where.scheduler:
         return rank_of(os.environ, where.rank, where.world)
@@ -202,7 +202,7 @@ def _device(panel: Panel, device: str) -> tuple[Panel, str | None]:
         panel = replace(panel, device=found[1])
     if found[2] is None:
         return panel, None
-    from dynstat.extraction.ranks import gpus
+    from dynstat.extraction.stores.ranks import gpus
 
     if int(found[2]) >= (there := gpus("cuda")):
         raise DynstatError(

@@ -16,7 +16,7 @@ _NAME = typer.Option(..., "--name", help="Name of the lock: analyses/STUDY/NAME.
 
 def lock(study: str = _STUDY, panel: Path = _PANEL, name: str = _NAME) -> None:
     """Lock a plan for a panel; the lock and the ledger beside it belong under version control."""
-    from dynstat.extraction.panel import load_panel
+    from dynstat.extraction.panels.panel import load_panel
 
     from ..prereg.lock import load_lock, lock_study
 

@@ -13,7 +13,7 @@ from typing import Any
 from dynstat.errors import DynstatError
 from dynstat.files import sha256_file, write_json
 
-from ..translators import read_about
+from ..lens.translators import read_about
 
 LICENCE = "CC0-1.0"
 DIGITS = 4

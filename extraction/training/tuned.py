@@ -22,15 +22,15 @@ from dynstat import __version__, data_path
 from dynstat.errors import DynstatError
 from dynstat.files import read_text, sha256_file
 
-from ..access import check_running_text
-from ..calibrate import TEXT, counted, read_windows, windows
-from ..encoding import encoder_of, load_tokenizer
-from ..memory import evaluation
-from ..models import Loaded, load
-from ..panel import ModelSpec
-from ..readout import ReadOut
-from ..sources import locate
-from ..translators import Translators, fingerprint, save_translators, state_width
+from ..lens.calibrate import TEXT, counted, read_windows, windows
+from ..lens.translators import Translators, fingerprint, save_translators, state_width
+from ..models.encoding import encoder_of, load_tokenizer
+from ..models.loading import Loaded, load
+from ..models.memory import evaluation
+from ..models.readout import ReadOut
+from ..models.sources import locate
+from ..panels.access import check_running_text
+from ..panels.panel import ModelSpec
 from .train import one_deterministic_thread
 
 _BLOCK_BYTES = 16 << 20

@@ -210,8 +210,8 @@ def not_read() -> list[str]:
 
 
 if __name__ == "__main__":
-    from dynstat.extraction.capture import blocks_of
-    from dynstat.extraction.discovery import trace
+    from dynstat.extraction.models.capture import blocks_of
+    from dynstat.extraction.models.discovery import trace
 
     for known in sorted(readable()):
         built = build(known)

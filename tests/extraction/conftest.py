@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from dynstat import data_path  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
 from dynstat.extraction.training.architectures import ARCHITECTURES, build  # noqa: E402
 
 LAYERS = 3
@@ -105,9 +105,9 @@ def copy_model(tmp_path, model_folders):
 @pytest.fixture
 def load_tiny(write_panel):
     """Load a tiny model as a panel would."""
-    from dynstat.extraction.encoding import encoder
-    from dynstat.extraction.models import load
-    from dynstat.extraction.sources import locate
+    from dynstat.extraction.models.encoding import encoder
+    from dynstat.extraction.models.loading import load
+    from dynstat.extraction.models.sources import locate
 
     def get(architecture: str):
         panel = load_panel(write_panel((architecture,)))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import dynstat
 from dynstat.cli import main as command_line
-from dynstat.extraction.panel import load_panel
-from dynstat.extraction.plan import Plan
-from dynstat.extraction.run import extract_panel
+from dynstat.extraction.panels.panel import load_panel
+from dynstat.extraction.stores.plan import Plan
+from dynstat.extraction.stores.run import extract_panel
 from dynstat.leftovers import leftovers
 
 

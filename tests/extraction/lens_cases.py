@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dynstat.extraction.reading import Runs
-from dynstat.extraction.readout import ReadOut
+from dynstat.extraction.models.readout import ReadOut
+from dynstat.extraction.runs.reading import Runs
 from dynstat.metrics import distribution
 from dynstat.registry import METRICS
 

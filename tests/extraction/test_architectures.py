@@ -14,14 +14,14 @@ from pathlib import Path  # noqa: E402
 from huggingface_hub.errors import StrictDataclassError  # noqa: E402
 
 from dynstat import DynstatError  # noqa: E402
-from dynstat.extraction.admission import check_causal, check_class, check_kind  # noqa: E402
-from dynstat.extraction.capture import blocks_of, body_of, states  # noqa: E402
-from dynstat.extraction.discovery import trace  # noqa: E402
-from dynstat.extraction.encoding import Encoder  # noqa: E402
-from dynstat.extraction.lens import measure  # noqa: E402
-from dynstat.extraction.models import Loaded  # noqa: E402
-from dynstat.extraction.reading import read_runs  # noqa: E402
-from dynstat.extraction.readout import ReadOut, is_norm, oracle, relative_error  # noqa: E402
+from dynstat.extraction.lens.measuring import measure  # noqa: E402
+from dynstat.extraction.models.admission import check_causal, check_class, check_kind  # noqa: E402
+from dynstat.extraction.models.capture import blocks_of, body_of, states  # noqa: E402
+from dynstat.extraction.models.discovery import trace  # noqa: E402
+from dynstat.extraction.models.encoding import Encoder  # noqa: E402
+from dynstat.extraction.models.loading import Loaded  # noqa: E402
+from dynstat.extraction.models.readout import ReadOut, is_norm, oracle, relative_error  # noqa: E402
+from dynstat.extraction.runs.reading import read_runs  # noqa: E402
 
 from .architectures import NOT_READ, build, causal, config, not_read, readable, row  # noqa: E402
 

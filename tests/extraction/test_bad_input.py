@@ -12,11 +12,11 @@ import dynstat  # noqa: E402
 from dynstat import DynstatError  # noqa: E402
 from dynstat.cli import main  # noqa: E402
 from dynstat.errors import CODES  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.plan import Plan  # noqa: E402
-from dynstat.extraction.ranks import Rank  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
-from dynstat.extraction.store import open_store  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.stores.plan import Plan  # noqa: E402
+from dynstat.extraction.stores.ranks import Rank  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
+from dynstat.extraction.stores.store import open_store  # noqa: E402
 
 from .conftest import write_prompts  # noqa: E402
 from .test_run import overflow  # noqa: E402
@@ -119,9 +119,9 @@ def test_the_weights_that_are_hashed_are_those_that_are_loaded(write_panel, copy
     """Beside a whole file transformers does not look at an index, so neither does the hash."""
     from safetensors.torch import load_file, save_file
 
-    from dynstat.extraction.encoding import encoder
-    from dynstat.extraction.models import load
-    from dynstat.extraction.sources import locate
+    from dynstat.extraction.models.encoding import encoder
+    from dynstat.extraction.models.loading import load
+    from dynstat.extraction.models.sources import locate
 
     folder = copy_model()
     tensors = load_file(folder / "model.safetensors")
@@ -270,7 +270,7 @@ def test_confirmation_prompts_need_a_lock(write_panel, tmp_path):
 
 def test_no_way_around_the_lock_by_a_held_out_text(write_panel, tmp_path, capsys, model_folders):
     """A temperature or a translator of confirmation prompts would be an outcome that nobody wrote down."""
-    from dynstat.extraction.calibrate import main as calibrate
+    from dynstat.extraction.lens.calibrate import main as calibrate
     from dynstat.extraction.training.tuned import main as train
 
     prompts = dynstat.data_path("prompts/confirmation.csv")
@@ -292,7 +292,7 @@ def test_no_way_around_the_lock_by_a_held_out_text(write_panel, tmp_path, capsys
 def test_a_lock_of_these_inputs_admits_and_is_written_down(write_panel, tmp_path, monkeypatch):
     from types import SimpleNamespace
 
-    from dynstat.extraction.panel import panel_hash
+    from dynstat.extraction.panels.panel import panel_hash
     from dynstat.prereg.ledger import read_ledger
 
     file = write_panel(("llama",), split="confirmation")

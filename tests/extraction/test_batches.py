@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from dynstat.extraction.batches import _parts, plan_batches, shard_name
-from dynstat.extraction.panel import Intervention, load_panel
-from dynstat.extraction.plan import Plan
+from dynstat.extraction.panels.panel import Intervention, load_panel
+from dynstat.extraction.stores.batches import _parts, plan_batches, shard_name
+from dynstat.extraction.stores.plan import Plan
 
 from .conftest import TEXTS
 

@@ -8,11 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import dynstat  # noqa: E402
-from dynstat.extraction import costs  # noqa: E402
-from dynstat.extraction.engine import Engine  # noqa: E402
-from dynstat.extraction.panel import Intervention, load_panel  # noqa: E402
-from dynstat.extraction.plan import Plan, words  # noqa: E402
-from dynstat.extraction.run import Clock, extract_panel  # noqa: E402
+from dynstat.extraction.lens.engine import Engine  # noqa: E402
+from dynstat.extraction.panels.panel import Intervention, load_panel  # noqa: E402
+from dynstat.extraction.stores import costs  # noqa: E402
+from dynstat.extraction.stores.plan import Plan, words  # noqa: E402
+from dynstat.extraction.stores.run import Clock, extract_panel  # noqa: E402
 from dynstat.extraction.training.architectures import ARCHITECTURES  # noqa: E402
 
 from .conftest import LAYERS, TEXTS  # noqa: E402
@@ -164,7 +164,7 @@ def test_damaged_header_is_a_clear_error(copy_model, write_panel):
 def test_words_and_clock(monkeypatch):
     assert [words(s) for s in (0.2, 90, 150, 7300, 4 * 86400)] == ["1 s", "90 s", "2 min", "2 h", "4 d"]
     now = [0.0]
-    monkeypatch.setattr("dynstat.extraction.run.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("dynstat.extraction.stores.run.time.monotonic", lambda: now[0])
     clock = Clock(100.0)
     assert clock.left() == ""
     now[0] = 60.0

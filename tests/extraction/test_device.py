@@ -11,12 +11,15 @@ from torch.fx.experimental import _config as shapes  # noqa: E402
 
 import dynstat  # noqa: E402
 from dynstat import DynstatError, data_path, study_path  # noqa: E402
-from dynstat.extraction import device, generate, lens, run  # noqa: E402
-from dynstat.extraction.panel import Sample, load_panel, panel_hash  # noqa: E402
-from dynstat.extraction.plan import Plan  # noqa: E402
-from dynstat.extraction.reading import read_runs  # noqa: E402
+from dynstat.extraction.lens import measuring as lens  # noqa: E402
+from dynstat.extraction.lens.variants import Variant  # noqa: E402
+from dynstat.extraction.models import device  # noqa: E402
+from dynstat.extraction.panels.panel import Sample, load_panel, panel_hash  # noqa: E402
+from dynstat.extraction.runs import generate  # noqa: E402
+from dynstat.extraction.runs.reading import read_runs  # noqa: E402
+from dynstat.extraction.stores import run  # noqa: E402
+from dynstat.extraction.stores.plan import Plan  # noqa: E402
 from dynstat.extraction.training.architectures import ARCHITECTURES  # noqa: E402
-from dynstat.extraction.variants import Variant  # noqa: E402
 
 
 def test_the_device_is_identity_and_the_cpu_goes_without_saying(write_panel):
@@ -57,7 +60,7 @@ def test_memory_that_runs_out(write_panel, tmp_path, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.\nMore words")
 
-    monkeypatch.setattr("dynstat.extraction.shard.measure", full)
+    monkeypatch.setattr("dynstat.extraction.stores.shard.measure", full)
     with pytest.raises(DynstatError) as e:
         run.extract_panel(write_panel(), tmp_path / "store")
     assert e.value.code == "X216" and "batch_tokens" in e.value.mend and "More" not in e.value.found
@@ -108,9 +111,9 @@ def test_everything_is_on_the_device_of_the_model(architecture, load_tiny, monke
     # What the code would ask of the values: all are finite, and some tokens are drawn.
     monkeypatch.setattr(lens, "Points", Points)
     monkeypatch.setattr(lens, "to_numpy", to_numpy)
-    monkeypatch.setattr("dynstat.extraction.definitions.to_numpy", to_numpy)
+    monkeypatch.setattr("dynstat.extraction.lens.definitions.to_numpy", to_numpy)
     monkeypatch.setattr(torch, "isfinite", lambda x: torch.ones(1, dtype=torch.bool))
-    monkeypatch.setattr("dynstat.extraction.cache.relative_difference", lambda *_, **__: 0.0)
+    monkeypatch.setattr("dynstat.extraction.runs.cache.relative_difference", lambda *_, **__: 0.0)
     monkeypatch.setattr(generate, "bool", lambda x: False, raising=False)
     monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
     ids = torch.zeros((2, 5), dtype=torch.int64, device=model.device)

@@ -9,9 +9,9 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from dynstat.errors import DynstatError  # noqa: E402
-from dynstat.extraction import engine, matmul  # noqa: E402
-from dynstat.extraction.engine import Engine, choose  # noqa: E402
-from dynstat.extraction.topk import Maxima  # noqa: E402
+from dynstat.extraction.lens import engine, matmul  # noqa: E402
+from dynstat.extraction.lens.engine import Engine, choose  # noqa: E402
+from dynstat.extraction.lens.topk import Maxima  # noqa: E402
 
 
 def test_an_engine_survives_the_store():

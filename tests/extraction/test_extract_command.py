@@ -11,9 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dynstat.cli import main  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.plan import Plan  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.stores.plan import Plan  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
 
 from .stores import assert_same  # noqa: E402
 

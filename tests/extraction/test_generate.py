@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch")
 
 from scipy import stats  # noqa: E402
 
-from dynstat.extraction.capture import states  # noqa: E402
-from dynstat.extraction.encoding import Encoder  # noqa: E402
-from dynstat.extraction.generate import draws, generate  # noqa: E402
-from dynstat.extraction.panel import ModelSpec, Sample  # noqa: E402
+from dynstat.extraction.models.capture import states  # noqa: E402
+from dynstat.extraction.models.encoding import Encoder  # noqa: E402
+from dynstat.extraction.panels.panel import ModelSpec, Sample  # noqa: E402
+from dynstat.extraction.runs.generate import draws, generate  # noqa: E402
 from dynstat.extraction.training.architectures import ARCHITECTURES  # noqa: E402
 
 SAMPLES = [Sample("greedy", -1, 0.0, 12, "generated")] + [

@@ -12,9 +12,9 @@ from huggingface_hub import constants  # noqa: E402
 
 import dynstat  # noqa: E402
 from dynstat import DynstatError  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
-from dynstat.extraction.sources import locate, offline  # noqa: E402
+from dynstat.extraction.models.sources import locate, offline  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -21,8 +21,8 @@ REFUSALS = {
 CODE = """
 import json, sys
 from dynstat import DynstatError
-from dynstat.extraction.panel import ModelSpec
-from dynstat.extraction.sources import locate, offline
+from dynstat.extraction.panels.panel import ModelSpec
+from dynstat.extraction.models.sources import locate, offline
 spec = ModelSpec("a", "hub", sys.argv[1], sys.argv[2])
 try:
     found = locate(spec)

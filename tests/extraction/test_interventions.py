@@ -10,19 +10,19 @@ from scipy import stats  # noqa: E402
 
 import dynstat  # noqa: E402
 from dynstat.errors import DynstatError  # noqa: E402
-from dynstat.extraction.cache import relative_difference  # noqa: E402
-from dynstat.extraction.capture import captured, states  # noqa: E402
-from dynstat.extraction.generate import generate  # noqa: E402
-from dynstat.extraction.interventions import (  # noqa: E402
+from dynstat.extraction.models.capture import captured, states  # noqa: E402
+from dynstat.extraction.panels.panel import Intervention, Sample, load_panel  # noqa: E402
+from dynstat.extraction.runs.cache import relative_difference  # noqa: E402
+from dynstat.extraction.runs.generate import generate  # noqa: E402
+from dynstat.extraction.runs.interventions import (  # noqa: E402
     Changes,
     check_interventions,
     direction,
     intervening,
 )
-from dynstat.extraction.panel import Intervention, Sample, load_panel  # noqa: E402
-from dynstat.extraction.plan import Plan  # noqa: E402
-from dynstat.extraction.reading import read_runs  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
+from dynstat.extraction.runs.reading import read_runs  # noqa: E402
+from dynstat.extraction.stores.plan import Plan  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
 
 from .conftest import TEXTS  # noqa: E402
 from .test_reading import all_states, rows, tiny  # noqa: E402

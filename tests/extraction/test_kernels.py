@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from dynstat.extraction import kernels  # noqa: E402
+from dynstat.extraction.lens import kernels  # noqa: E402
 from dynstat.registry import METRICS  # noqa: E402
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -9,12 +9,12 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import nn  # noqa: E402
 
-from dynstat.extraction import sweep  # noqa: E402
-from dynstat.extraction.engine import Engine  # noqa: E402
-from dynstat.extraction.lens import measure  # noqa: E402
-from dynstat.extraction.points import Points  # noqa: E402
-from dynstat.extraction.reading import Runs  # noqa: E402
-from dynstat.extraction.variants import Variant  # noqa: E402
+from dynstat.extraction.lens import sweep  # noqa: E402
+from dynstat.extraction.lens.engine import Engine  # noqa: E402
+from dynstat.extraction.lens.measuring import measure  # noqa: E402
+from dynstat.extraction.lens.points import Points  # noqa: E402
+from dynstat.extraction.lens.variants import Variant  # noqa: E402
+from dynstat.extraction.runs.reading import Runs  # noqa: E402
 
 from .lens_cases import GEOMETRY, LAYERS, LENS, WIDTH, V, head, model, naive, runs_of, same, whole  # noqa: E402
 
@@ -83,7 +83,7 @@ def test_size_of_blocks_and_pieces_changes_rounding_only(monkeypatch, size, piec
 
 
 def test_both_kernels_give_the_same():
-    from dynstat.extraction.matmul import usable
+    from dynstat.extraction.lens.matmul import usable
 
     if not usable("onednn"):
         pytest.skip("this build of torch has one kernel only")
@@ -157,7 +157,7 @@ def test_layers_that_agree_have_no_divergence():
 
 
 def test_only_what_is_asked_is_computed(monkeypatch):
-    from dynstat.extraction import distributions
+    from dynstat.extraction.lens import distributions
 
     def never(*_, **__):
         raise AssertionError("computed")

@@ -9,13 +9,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dynstat.errors import DynstatError  # noqa: E402
-from dynstat.extraction import sweep  # noqa: E402
-from dynstat.extraction.distributions import Reading  # noqa: E402
-from dynstat.extraction.engine import Engine  # noqa: E402
-from dynstat.extraction.lens import LEAST_ROWS, measure  # noqa: E402
-from dynstat.extraction.reading import Runs  # noqa: E402
-from dynstat.extraction.truncated import TopReading  # noqa: E402
-from dynstat.extraction.variants import Variant  # noqa: E402
+from dynstat.extraction.lens import sweep  # noqa: E402
+from dynstat.extraction.lens.distributions import Reading  # noqa: E402
+from dynstat.extraction.lens.engine import Engine  # noqa: E402
+from dynstat.extraction.lens.measuring import LEAST_ROWS, measure  # noqa: E402
+from dynstat.extraction.lens.truncated import TopReading  # noqa: E402
+from dynstat.extraction.lens.variants import Variant  # noqa: E402
+from dynstat.extraction.runs.reading import Runs  # noqa: E402
 from dynstat.registry import METRICS, Metric, Option  # noqa: E402
 
 from .lens_cases import LAYERS, LENS, WIDTH, V, head, model, naive, runs_of, same  # noqa: E402

@@ -7,10 +7,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dynstat import DynstatError  # noqa: E402
-from dynstat.extraction.capture import states  # noqa: E402
-from dynstat.extraction.encoding import load_tokenizer  # noqa: E402
-from dynstat.extraction.memory import describe, evaluation, fingerprint  # noqa: E402
-from dynstat.extraction.models import wrap  # noqa: E402
+from dynstat.extraction.models.capture import states  # noqa: E402
+from dynstat.extraction.models.encoding import load_tokenizer  # noqa: E402
+from dynstat.extraction.models.loading import wrap  # noqa: E402
+from dynstat.extraction.models.memory import describe, evaluation, fingerprint  # noqa: E402
 
 from .architectures import build  # noqa: E402
 from .conftest import tiny  # noqa: E402

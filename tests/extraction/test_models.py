@@ -11,13 +11,13 @@ transformers = pytest.importorskip("transformers")
 from dataclasses import replace  # noqa: E402
 
 from dynstat import DynstatError  # noqa: E402
-from dynstat.extraction.capture import states  # noqa: E402
-from dynstat.extraction.discovery import HALF_TOLERANCE, trace  # noqa: E402
-from dynstat.extraction.encoding import encoder  # noqa: E402
-from dynstat.extraction.models import load, wrap  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.readout import relative_error  # noqa: E402
-from dynstat.extraction.sources import locate  # noqa: E402
+from dynstat.extraction.models.capture import states  # noqa: E402
+from dynstat.extraction.models.discovery import HALF_TOLERANCE, trace  # noqa: E402
+from dynstat.extraction.models.encoding import encoder  # noqa: E402
+from dynstat.extraction.models.loading import load, wrap  # noqa: E402
+from dynstat.extraction.models.readout import relative_error  # noqa: E402
+from dynstat.extraction.models.sources import locate  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
 
 from .architectures import build  # noqa: E402
 from .conftest import tiny  # noqa: E402
@@ -84,7 +84,7 @@ def test_half_precision_finds_the_same_steps(name):
 
 
 def blocks(lm):
-    from dynstat.extraction.capture import blocks_of
+    from dynstat.extraction.models.capture import blocks_of
 
     return blocks_of(lm)
 
@@ -93,7 +93,7 @@ def test_a_wrong_scalar_is_found_in_half_precision_too(monkeypatch):
     """A soft cap that is 1 % off changes logits by less than bfloat16 does, and is refused all the same."""
     lm = build("gemma2", dtype=torch.bfloat16)
     lm.config.final_logit_softcapping = 2.0
-    from dynstat.extraction import discovery
+    from dynstat.extraction.models import discovery
 
     real = discovery._candidates
 

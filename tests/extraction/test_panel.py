@@ -11,13 +11,13 @@ import pytest
 pytest.importorskip("torch")
 
 from dynstat import DynstatError, data_path
-from dynstat.extraction import panelfile
-from dynstat.extraction.batches import plan_batches
-from dynstat.extraction.encoding import Encoder, encoder
-from dynstat.extraction.measures import METRICS_BY_DEFAULT
-from dynstat.extraction.panel import Intervention, load_panel
-from dynstat.extraction.plan import Plan
-from dynstat.extraction.sources import locate
+from dynstat.extraction.models.encoding import Encoder, encoder
+from dynstat.extraction.models.sources import locate
+from dynstat.extraction.panels import panelfile
+from dynstat.extraction.panels.measures import METRICS_BY_DEFAULT
+from dynstat.extraction.panels.panel import Intervention, load_panel
+from dynstat.extraction.stores.batches import plan_batches
+from dynstat.extraction.stores.plan import Plan
 from dynstat.extraction.training.architectures import ARCHITECTURES, FACTORS
 from dynstat.registry import variable_name
 
@@ -45,7 +45,7 @@ def test_embedded_panels_are_valid(name):
 
 def test_reading_a_panel_imports_no_torch():
     code = (
-        "import sys; from dynstat.extraction.panel import load_panel; from dynstat import data_path;"
+        "import sys; from dynstat.extraction.panels.panel import load_panel; from dynstat import data_path;"
         "p = load_panel(data_path('panels/pilot.yaml')); p.inputs();"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules), 'heavy imports'"
     )

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynstat.errors import DynstatError
-from dynstat.extraction.panel import load_panel
-from dynstat.extraction.plan import Plan
-from dynstat.extraction.ranks import ALONE, Rank, rank_of, split
-from dynstat.extraction.run import extract_panel
+from dynstat.extraction.panels.panel import load_panel
+from dynstat.extraction.stores.plan import Plan
+from dynstat.extraction.stores.ranks import ALONE, Rank, rank_of, split
+from dynstat.extraction.stores.run import extract_panel
 
 from .stores import assert_same
 

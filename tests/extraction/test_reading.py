@@ -5,9 +5,9 @@ import pytest
 torch = pytest.importorskip("torch")
 import transformers  # noqa: E402
 
-from dynstat.extraction.cache import SHARED_TOLERANCE, Caching, caching, relative_difference  # noqa: E402
-from dynstat.extraction.capture import blocks_of, body_of, states  # noqa: E402
-from dynstat.extraction.reading import Runs, read_runs  # noqa: E402
+from dynstat.extraction.models.capture import blocks_of, body_of, states  # noqa: E402
+from dynstat.extraction.runs.cache import SHARED_TOLERANCE, Caching, caching, relative_difference  # noqa: E402
+from dynstat.extraction.runs.reading import Runs, read_runs  # noqa: E402
 
 # Tiny forms by config: every way in which positions, windows and memories come in.
 FORMS = {
@@ -85,7 +85,7 @@ def test_shared_prompts_give_the_states_of_whole_rows(form):
 
 
 def test_a_cache_that_is_expanded_wrongly_is_found(monkeypatch):
-    import dynstat.extraction.cache as c
+    import dynstat.extraction.runs.cache as c
 
     def wrong(cache, n, times):
         cache.reorder_cache(torch.arange(n).repeat(times))
@@ -99,7 +99,7 @@ def test_a_cache_that_is_expanded_wrongly_is_found(monkeypatch):
 
 @pytest.mark.parametrize("fault", ["positions", "raises"])
 def test_a_cache_that_is_wrong_is_not_used(fault, monkeypatch):
-    import dynstat.extraction.cache as c
+    import dynstat.extraction.runs.cache as c
 
     true = c.advance
 
@@ -115,7 +115,7 @@ def test_a_cache_that_is_wrong_is_not_used(fault, monkeypatch):
 
 
 def test_what_a_model_can_do_is_found_once_and_does_not_depend_on_what_was_read(monkeypatch):
-    import dynstat.extraction.cache as c
+    import dynstat.extraction.runs.cache as c
 
     fresh, used = tiny("gpt2"), tiny("gpt2")
     read_runs(used, rows(2, 1, 4, 3), 1, 4)
@@ -126,7 +126,7 @@ def test_what_a_model_can_do_is_found_once_and_does_not_depend_on_what_was_read(
 
 def test_what_a_model_can_do_is_asked_anew_where_it_computes_otherwise(monkeypatch):
     """Rounding differs by threads and kind of attention, and may lie on the other side of a tolerance."""
-    import dynstat.extraction.cache as c
+    import dynstat.extraction.runs.cache as c
 
     asked = []
     monkeypatch.setattr(c, "_probe", lambda _: asked.append(1) or Caching("", "uncached", "whole"))

@@ -8,17 +8,17 @@ import transformers  # noqa: E402
 
 from dynstat import DynstatError, data_path  # noqa: E402
 from dynstat.errors import DynstatWarning  # noqa: E402
-from dynstat.extraction.capture import blocks_of, body_of, states  # noqa: E402
-from dynstat.extraction.discovery import trace  # noqa: E402
-from dynstat.extraction.encoding import Encoder  # noqa: E402
-from dynstat.extraction.engine import Engine  # noqa: E402
-from dynstat.extraction.lens import measure  # noqa: E402
-from dynstat.extraction.models import Loaded, wrap  # noqa: E402
-from dynstat.extraction.panel import ModelSpec  # noqa: E402
-from dynstat.extraction.reading import read_runs  # noqa: E402
-from dynstat.extraction.readout import ReadOut, SlowReadOut, oracle, relative_error  # noqa: E402
+from dynstat.extraction.lens.engine import Engine  # noqa: E402
+from dynstat.extraction.lens.measuring import measure  # noqa: E402
+from dynstat.extraction.lens.variants import Variant  # noqa: E402
+from dynstat.extraction.models.capture import blocks_of, body_of, states  # noqa: E402
+from dynstat.extraction.models.discovery import trace  # noqa: E402
+from dynstat.extraction.models.encoding import Encoder  # noqa: E402
+from dynstat.extraction.models.loading import Loaded, wrap  # noqa: E402
+from dynstat.extraction.models.readout import ReadOut, SlowReadOut, oracle, relative_error  # noqa: E402
+from dynstat.extraction.panels.panel import ModelSpec  # noqa: E402
+from dynstat.extraction.runs.reading import read_runs  # noqa: E402
 from dynstat.extraction.training.architectures import ARCHITECTURES  # noqa: E402
-from dynstat.extraction.variants import Variant  # noqa: E402
 
 from .conftest import tiny  # noqa: E402
 
@@ -112,7 +112,7 @@ def test_known_traps_of_the_read_out(trap):
 
 def test_a_chain_that_differs_gives_way_to_the_model_itself(monkeypatch):
     """Said aloud, with what differs and by how much; and then as right as the model."""
-    one = "dynstat.extraction.discovery._candidates"
+    one = "dynstat.extraction.models.discovery._candidates"
     monkeypatch.setattr(one, lambda chain, config, rows: [ReadOut(chain, scale=1.001), ReadOut(chain[:1])])
     lm = tiny("llama")
     with pytest.warns(
@@ -229,7 +229,7 @@ def test_stored_models_are_read_right(architecture):
 
 def test_blocks_bound_what_is_held_and_change_nothing(load_tiny, monkeypatch):
     """However small the blocks, the values stay, and no more than a block of one layer is unembedded."""
-    from dynstat.extraction import lens
+    from dynstat.extraction.lens import measuring as lens
 
     model = load_tiny("qwen2")
     ids = torch.randint(0, 1024, (5, 40), generator=torch.Generator().manual_seed(0))

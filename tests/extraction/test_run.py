@@ -9,10 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import dynstat  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.plan import Plan  # noqa: E402
-from dynstat.extraction.readout import oracle  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
+from dynstat.extraction.models.readout import oracle  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.stores.plan import Plan  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
 from dynstat.files import sha256_file  # noqa: E402
 from dynstat.metrics import distribution, trajectory  # noqa: E402
 
@@ -100,7 +100,9 @@ def test_second_run_does_no_work(write_panel, tmp_path, monkeypatch):
     file = write_panel()
     store = extract_panel(file, tmp_path / "store")
     before = {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in store.iterdir()}
-    monkeypatch.setattr("dynstat.extraction.models.load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "dynstat.extraction.models.loading.load", lambda *_: pytest.fail("a model was loaded")
+    )
     seen = []
     extract_panel(file, store, progress=lambda *a: seen.append(a))
     assert seen == [(20, 20, "done")]
@@ -171,7 +173,7 @@ def test_shard_names_depend_on_all_that_determines_them(write_panel, tmp_path, c
 
 
 def test_end_of_text_by_the_panel(write_panel, tmp_path, monkeypatch):
-    import dynstat.extraction.generate as g
+    import dynstat.extraction.runs.generate as g
 
     # The draw 0 takes the first id, which is end of text in this tokenizer.
     monkeypatch.setattr(g, "draws", lambda model, prompt, sample, n: np.where(np.arange(n) == 3, 0.0, 0.6))

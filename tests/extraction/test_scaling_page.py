@@ -12,9 +12,9 @@ import yaml
 pytest.importorskip("torch")
 
 from dynstat.cli import app
-from dynstat.extraction.batches import Batch
-from dynstat.extraction.costs import Size, flops, point_bytes, tokens_read
-from dynstat.extraction.panel import Sample
+from dynstat.extraction.panels.panel import Sample
+from dynstat.extraction.stores.batches import Batch
+from dynstat.extraction.stores.costs import Size, flops, point_bytes, tokens_read
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.M | re.S)
@@ -43,9 +43,9 @@ def test_every_option_exists():
 
 
 def test_names_in_the_python_recipe_exist():
-    from dynstat.extraction.panel import load_panel
-    from dynstat.extraction.plan import Plan
-    from dynstat.extraction.scheduler import extract_on
+    from dynstat.extraction.panels.panel import load_panel
+    from dynstat.extraction.stores.plan import Plan
+    from dynstat.extraction.stores.scheduler import extract_on
 
     code = next(code for language, code in BLOCKS if language == "python")
     for name in (load_panel, Plan, extract_on):

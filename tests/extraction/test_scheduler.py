@@ -17,14 +17,14 @@ distributed = pytest.importorskip("distributed")
 
 import dynstat  # noqa: E402
 from dynstat.errors import DynstatError  # noqa: E402
-from dynstat.extraction import remote  # noqa: E402
-from dynstat.extraction import scheduler as scheduling  # noqa: E402
-from dynstat.extraction.job import Job, write_item  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.plan import Plan  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
-from dynstat.extraction.scheduler import extract_on, local_size  # noqa: E402
-from dynstat.extraction.store import open_store  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.stores import remote  # noqa: E402
+from dynstat.extraction.stores import scheduler as scheduling  # noqa: E402
+from dynstat.extraction.stores.job import Job, write_item  # noqa: E402
+from dynstat.extraction.stores.plan import Plan  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
+from dynstat.extraction.stores.scheduler import extract_on, local_size  # noqa: E402
+from dynstat.extraction.stores.store import open_store  # noqa: E402
 
 from .conftest import TEXTS  # noqa: E402
 from .stores import assert_same  # noqa: E402
@@ -281,7 +281,9 @@ def test_addresses(opened, monkeypatch):
 
 def test_what_is_sent_needs_no_model_library():
     """The scheduler unpacks it, and may run where no model can."""
-    code = "import sys, dynstat.extraction.job; assert not {'torch', 'transformers'} & set(sys.modules)"
+    code = (
+        "import sys, dynstat.extraction.stores.job; assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

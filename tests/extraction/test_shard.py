@@ -12,10 +12,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
 import dynstat  # noqa: E402
-from dynstat.extraction import extract, shard  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.reading import read_runs  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
+from dynstat.extraction import extract  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.runs.reading import read_runs  # noqa: E402
+from dynstat.extraction.stores import shard  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
 
 from .conftest import TEXTS  # noqa: E402
 
@@ -50,8 +51,8 @@ def test_padded_prompts_have_the_values_of_single_ones(architecture, write_panel
 
 
 def test_writing_ends_once_every_text_has(write_panel, tmp_path, monkeypatch):
-    import dynstat.extraction.generate as g
-    import dynstat.extraction.shard as s
+    import dynstat.extraction.runs.generate as g
+    import dynstat.extraction.stores.shard as s
 
     # The draw 0 takes the first id, which is end of text in this tokenizer: at token 2 or 4 by seed.
     monkeypatch.setattr(
@@ -100,7 +101,7 @@ def test_variables_say_what_they_are(write_panel, tmp_path):
 
 
 def test_what_a_read_out_is_for_one_model_stands_with_the_model(write_panel, tmp_path, monkeypatch):
-    import dynstat.extraction.variants as v
+    import dynstat.extraction.lens.variants as v
 
     def variants(panel, model):
         temperature = {"gpt2": 1.5, "llama": 2.0}[model.id]

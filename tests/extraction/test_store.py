@@ -17,12 +17,12 @@ import dynstat  # noqa: E402
 from dynstat.cli import main as command_line  # noqa: E402
 from dynstat.dataset.stored import verify_path  # noqa: E402
 from dynstat.errors import DynstatError  # noqa: E402
-from dynstat.extraction import store as stores  # noqa: E402
-from dynstat.extraction.engine import Engine  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.plan import Plan  # noqa: E402
-from dynstat.extraction.run import Worker, extract_panel  # noqa: E402
-from dynstat.extraction.store import open_store, read_binding  # noqa: E402
+from dynstat.extraction.lens.engine import Engine  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.stores import store as stores  # noqa: E402
+from dynstat.extraction.stores.plan import Plan  # noqa: E402
+from dynstat.extraction.stores.run import Worker, extract_panel  # noqa: E402
+from dynstat.extraction.stores.store import open_store, read_binding  # noqa: E402
 from dynstat.leftovers import leftovers, mark  # noqa: E402
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

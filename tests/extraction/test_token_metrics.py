@@ -8,12 +8,14 @@ torch = pytest.importorskip("torch")
 import dynstat  # noqa: E402
 from dynstat import DynstatError  # noqa: E402
 from dynstat.dataset.schema import NONFINITE  # noqa: E402
-from dynstat.extraction import definitions, extract, user_metrics  # noqa: E402
-from dynstat.extraction.engine import Engine  # noqa: E402
-from dynstat.extraction.lens import measure  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
-from dynstat.extraction.variants import Variant  # noqa: E402
+from dynstat.extraction import extract  # noqa: E402
+from dynstat.extraction.lens import definitions  # noqa: E402
+from dynstat.extraction.lens.engine import Engine  # noqa: E402
+from dynstat.extraction.lens.measuring import measure  # noqa: E402
+from dynstat.extraction.lens.variants import Variant  # noqa: E402
+from dynstat.extraction.panels import user_metrics  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
 from dynstat.registry import METRICS, Metric  # noqa: E402
 
 from .lens_cases import LAYERS, head, model, naive, runs_of, same  # noqa: E402

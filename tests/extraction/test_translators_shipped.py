@@ -8,14 +8,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dynstat import data_path  # noqa: E402
-from dynstat.extraction.calibrate import windows  # noqa: E402
-from dynstat.extraction.encoding import encoder  # noqa: E402
-from dynstat.extraction.models import load  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.sources import locate  # noqa: E402
+from dynstat.extraction.lens.calibrate import windows  # noqa: E402
+from dynstat.extraction.lens.translators import load_translators  # noqa: E402
+from dynstat.extraction.models.encoding import encoder  # noqa: E402
+from dynstat.extraction.models.loading import load  # noqa: E402
+from dynstat.extraction.models.sources import locate  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
 from dynstat.extraction.training.translator_manifest import main, manifest  # noqa: E402
 from dynstat.extraction.training.tuned import divergences  # noqa: E402
-from dynstat.extraction.translators import load_translators  # noqa: E402
 from dynstat.files import sha256_file  # noqa: E402
 
 PANEL = load_panel(data_path("panels/pilot.yaml"))

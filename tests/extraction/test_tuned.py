@@ -14,22 +14,22 @@ from scipy.special import rel_entr, softmax  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 from dynstat import DynstatError, data_path  # noqa: E402
-from dynstat.extraction.calibrate import counted, windows  # noqa: E402
-from dynstat.extraction.capture import states  # noqa: E402
-from dynstat.extraction.lens import measure  # noqa: E402
-from dynstat.extraction.models import load, wrap  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.reading import read_runs  # noqa: E402
-from dynstat.extraction.readout import SlowReadOut  # noqa: E402
-from dynstat.extraction.training import tuned  # noqa: E402
-from dynstat.extraction.training.tuned import Settings, divergences, train  # noqa: E402
-from dynstat.extraction.translators import (  # noqa: E402
+from dynstat.extraction.lens.calibrate import counted, windows  # noqa: E402
+from dynstat.extraction.lens.measuring import measure  # noqa: E402
+from dynstat.extraction.lens.translators import (  # noqa: E402
     Translators,
     fingerprint,
     load_translators,
     save_translators,
 )
-from dynstat.extraction.variants import Variant, variants_of  # noqa: E402
+from dynstat.extraction.lens.variants import Variant, variants_of  # noqa: E402
+from dynstat.extraction.models.capture import states  # noqa: E402
+from dynstat.extraction.models.loading import load, wrap  # noqa: E402
+from dynstat.extraction.models.readout import SlowReadOut  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.runs.reading import read_runs  # noqa: E402
+from dynstat.extraction.training import tuned  # noqa: E402
+from dynstat.extraction.training.tuned import Settings, divergences, train  # noqa: E402
 from dynstat.files import sha256_file  # noqa: E402
 
 from .conftest import tiny  # noqa: E402
@@ -42,8 +42,8 @@ FAST = Settings(epochs=2, windows=2, every=4)
 @pytest.fixture(scope="module")
 def embedded():
     panel = load_panel(data_path("panels/pilot.yaml"))
-    from dynstat.extraction.encoding import encoder
-    from dynstat.extraction.sources import locate
+    from dynstat.extraction.models.encoding import encoder
+    from dynstat.extraction.models.sources import locate
 
     source = locate(panel.models[0])
     return load(source, encoder(source, panel))

@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 
 import dynstat  # noqa: E402
 from dynstat import DynstatError  # noqa: E402
-from dynstat.extraction import user_metrics  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
+from dynstat.extraction.panels import user_metrics  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
 from dynstat.registry import METRICS  # noqa: E402
 
 FILE = '''\

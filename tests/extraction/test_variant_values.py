@@ -12,14 +12,14 @@ from scipy.special import rel_entr, softmax  # noqa: E402
 
 import dynstat  # noqa: E402
 from dynstat.dataset.verify import verify  # noqa: E402
-from dynstat.extraction.calibrate import final_states, matched_temperature  # noqa: E402
-from dynstat.extraction.lens import measure  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.reading import read_runs  # noqa: E402
-from dynstat.extraction.run import extract_panel  # noqa: E402
-from dynstat.extraction.translators import Translators, fingerprint, save_translators  # noqa: E402
-from dynstat.extraction.truncated import TopReading  # noqa: E402
-from dynstat.extraction.variants import Variant  # noqa: E402
+from dynstat.extraction.lens.calibrate import final_states, matched_temperature  # noqa: E402
+from dynstat.extraction.lens.measuring import measure  # noqa: E402
+from dynstat.extraction.lens.translators import Translators, fingerprint, save_translators  # noqa: E402
+from dynstat.extraction.lens.truncated import TopReading  # noqa: E402
+from dynstat.extraction.lens.variants import Variant  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
+from dynstat.extraction.runs.reading import read_runs  # noqa: E402
+from dynstat.extraction.stores.run import extract_panel  # noqa: E402
 from dynstat.files import sha256_file  # noqa: E402
 
 METRICS = [
@@ -117,7 +117,7 @@ def test_top_k_does_not_see_tokens_that_are_never_among_the_k_and_the_plain_lens
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.floats(0.01, 30.0))
 def test_top_k_of_any_logits_stays_within_its_bounds(seed, k, scale):
-    from dynstat.extraction.distributions import Reading
+    from dynstat.extraction.lens.distributions import Reading
 
     rng = np.random.default_rng(seed)
     logits = (rng.standard_normal((4, 40)) * scale).astype(np.float32)

@@ -14,14 +14,14 @@ from scipy.optimize import brentq  # noqa: E402
 from scipy.special import log_softmax  # noqa: E402
 
 from dynstat import DynstatError, data_path  # noqa: E402
-from dynstat.extraction import calibrate  # noqa: E402
-from dynstat.extraction.calibrate import Final, final_states, matched_temperature  # noqa: E402
-from dynstat.extraction.encoding import encoder  # noqa: E402
-from dynstat.extraction.models import load  # noqa: E402
-from dynstat.extraction.panel import load_panel  # noqa: E402
-from dynstat.extraction.readout import SlowReadOut  # noqa: E402
-from dynstat.extraction.sources import locate  # noqa: E402
-from dynstat.extraction.variants import Variant, variants_of  # noqa: E402
+from dynstat.extraction.lens import calibrate  # noqa: E402
+from dynstat.extraction.lens.calibrate import Final, final_states, matched_temperature  # noqa: E402
+from dynstat.extraction.lens.variants import Variant, variants_of  # noqa: E402
+from dynstat.extraction.models.encoding import encoder  # noqa: E402
+from dynstat.extraction.models.loading import load  # noqa: E402
+from dynstat.extraction.models.readout import SlowReadOut  # noqa: E402
+from dynstat.extraction.models.sources import locate  # noqa: E402
+from dynstat.extraction.panels.panel import load_panel  # noqa: E402
 from dynstat.files import sha256_file  # noqa: E402
 
 WORDS = "Once upon a time there was a king, and the king had 12 ships.\n" * 40

@@ -8,12 +8,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from dynstat.extraction.cache import caching, relative_difference  # noqa: E402
-from dynstat.extraction.capture import blocks_of, body_of, states  # noqa: E402
-from dynstat.extraction.generate import generate  # noqa: E402
-from dynstat.extraction.interventions import Changes  # noqa: E402
-from dynstat.extraction.panel import Intervention, Sample  # noqa: E402
-from dynstat.extraction.reading import read_runs  # noqa: E402
+from dynstat.extraction.models.capture import blocks_of, body_of, states  # noqa: E402
+from dynstat.extraction.panels.panel import Intervention, Sample  # noqa: E402
+from dynstat.extraction.runs.cache import caching, relative_difference  # noqa: E402
+from dynstat.extraction.runs.generate import generate  # noqa: E402
+from dynstat.extraction.runs.interventions import Changes  # noqa: E402
+from dynstat.extraction.runs.reading import read_runs  # noqa: E402
 
 from .architectures import build, readable  # noqa: E402
 

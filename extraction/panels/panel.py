@@ -278,7 +278,7 @@ class Panel:
         DynstatError
             F001, X201, X202, X210 where a file or model is missing.
         """
-        from .sources import locate
+        from ..models.sources import locate
 
         prompts = self.prompts()
         return {

@@ -12,13 +12,13 @@ from typing import Any
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_json
 
+from ..lens.engine import Engine, choose
+from ..models.encoding import Encoder, encoder, files_beside
+from ..models.sources import Source, locate
+from ..panels.panel import Panel, panel_hash
+from ..runs.interventions import check_interventions
 from .batches import Batch, plan_batches, shard_name
 from .costs import Size, flops, memory, point_bytes, rates, seconds, size_of, tokens_read
-from .encoding import Encoder, encoder, files_beside
-from .engine import Engine, choose
-from .interventions import check_interventions
-from .panel import Panel, panel_hash
-from .sources import Source, locate
 
 # What compression leaves of a point's bytes, and what a shard holds beside its points; measured on the demo.
 PACKED = 0.5

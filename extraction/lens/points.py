@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .reading import Runs
+from ..runs.reading import Runs
 
 
 class Points:

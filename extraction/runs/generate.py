@@ -11,10 +11,10 @@ from torch import Tensor
 
 from dynstat.errors import DynstatError
 
+from ..models.loading import Loaded
+from ..panels.panel import Sample
 from .cache import advance, caching, expand, takes
 from .interventions import Changes, intervening
-from .models import Loaded
-from .panel import Sample
 
 
 def draws(model: str, prompt: str, sample: Sample, n: int) -> np.ndarray:

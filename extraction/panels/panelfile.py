@@ -31,7 +31,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def read_panel(file: Path) -> Panel:
-    """Return the checked panel of a file; see :func:`dynstat.extraction.panel.load_panel`."""
+    """Return the checked panel of a file; see :func:`dynstat.extraction.panels.panel.load_panel`."""
     where = str(file)
     raw = check_keys(load_yaml(file), _KEYS, where, required={"dynstat", "id", "models", "prompts"})
     if raw["dynstat"] != SCHEMA:

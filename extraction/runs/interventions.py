@@ -15,12 +15,12 @@ import numpy as np
 
 from dynstat.errors import DynstatError
 
-from .panel import Intervention, Sample
+from ..panels.panel import Intervention, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .models import Loaded
+    from ..models.loading import Loaded
 
 KINDS = {
     "noise": "h + dose * |h| * u, u a random direction",
@@ -210,7 +210,7 @@ def intervening(model: Loaded, changes: Changes | None) -> Iterator[Place]:
         Its ``start`` must be set before each forward pass. Passes over the prompts alone (fewer rows than
         the batch has) are left undisturbed.
     """
-    from .capture import input_state, state_of, with_state
+    from ..models.capture import input_state, state_of, with_state
 
     place = Place()
     if changes is None:

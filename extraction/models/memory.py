@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dynstat.files import canonical_hash, sha256_bytes
 
+from ..panels.panel import ModelSpec
 from .encoding import Encoder
-from .panel import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dynstat.dataset.schema import SCHEMA
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_hash
 
-from .encoding import Encoder
-from .panel import Panel, Sample
+from ..models.encoding import Encoder
+from ..panels.panel import Panel, Sample
 
 # Raised when the way from these inputs to values changes, so that old shards are not taken for new ones.
 METHOD = "extraction/2"

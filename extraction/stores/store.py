@@ -13,8 +13,8 @@ from dynstat.errors import DynstatError
 from dynstat.files import read_text, write_first
 from dynstat.leftovers import remove_leftovers
 
-from .access import LEDGER_FILES, SPLIT, admit
-from .engine import Engine, choose
+from ..lens.engine import Engine, choose
+from ..panels.access import LEDGER_FILES, SPLIT, admit
 from .plan import Plan
 
 BINDING = "panel.json"
@@ -79,7 +79,7 @@ def open_store(
     bound = _fitting(plan, store)
     work = bound is None or bool(plan.missing(store))
     if work and not elsewhere and plan.panel.device != "cpu":
-        from .device import check_device
+        from ..models.device import check_device
 
         check_device(plan.panel)
     if work and not elsewhere and bound is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from dynstat.errors import DynstatError
 from dynstat.files import sha256_bytes, sha256_file
 
-from .panel import ModelSpec
+from ..panels.panel import ModelSpec
 
 DTYPE = "float32"  # where a panel does not say
 _WANTED = [

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dynstat.errors import DynstatError
 
-from .panel import Panel
+from ..panels.panel import Panel
 
 
 def check_device(panel: Panel) -> None:

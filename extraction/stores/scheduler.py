@@ -17,8 +17,8 @@ from uuid import uuid4
 from dynstat.errors import DynstatError
 from dynstat.leftovers import remove_leftovers
 
+from ..panels.panel import Panel
 from .job import Job, write_item
-from .panel import Panel
 from .plan import Plan
 from .ranks import gpus
 from .remote import unequal

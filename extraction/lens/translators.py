@@ -17,7 +17,7 @@ from torch import Tensor
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_json, write_atomic
 
-from .models import Loaded
+from ..models.loading import Loaded
 
 SCHEMA = "dynstat-translators-1"
 _KEY = "dynstat"  # all metadata in one entry: the order of several is not fixed in the file

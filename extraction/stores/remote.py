@@ -12,15 +12,15 @@ from dynstat import __version__
 from dynstat.errors import DynstatError
 from dynstat.files import sha256_file
 
+from ..lens.engine import Engine
+from ..models.encoding import encoder
+from ..models.sources import locate, offline
+from ..panels.panel import panel_hash
 from .batches import Batch, shard_name
-from .encoding import encoder
-from .engine import Engine
 from .job import Job
-from .panel import panel_hash
 from .plan import Plan
 from .ranks import Rank, gpus
 from .run import Worker
-from .sources import locate, offline
 from .store import BINDING, read_binding
 
 
@@ -87,7 +87,7 @@ class _Desk:
         engine = Engine.from_dict(bound.engine)
         engine.check(store / BINDING, job.panel.device)
         if job.panel.device != "cpu":
-            from .device import check_device
+            from ..models.device import check_device
 
             check_device(job.panel)
         self.worker = Worker(_OneModel(job, model, self.prompts), store, engine, _device(job))
@@ -100,7 +100,7 @@ _one_at_a_time = threading.Lock()
 
 
 def write(job: Job, batch: Batch, name: str) -> int | DynstatError:
-    """Do what :func:`dynstat.extraction.job.write_item` says."""
+    """Do what :func:`dynstat.extraction.stores.job.write_item` says."""
     import dask
 
     # On a worker xarray would ask the scheduler for a lock at every access to a file that is ours alone:

@@ -8,8 +8,8 @@ from typing import Any
 
 from dynstat.errors import DynstatError
 
+from ..panels.panel import Panel
 from .batches import Batch
-from .panel import Panel
 
 
 @dataclass(frozen=True)

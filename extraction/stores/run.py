@@ -11,8 +11,8 @@ from typing import Any
 from dynstat.errors import DynstatError
 from dynstat.files import canonical_json
 
-from .engine import Engine
-from .panel import Panel, load_panel
+from ..lens.engine import Engine
+from ..panels.panel import Panel, load_panel
 from .plan import Plan, words
 from .ranks import ALONE, Rank, gpus
 from .store import open_store
@@ -149,7 +149,7 @@ class Worker:
         # Here and not above, so that a run with nothing left to do loads no model library.
         from dynstat.dataset.io import save
 
-        from .device import arithmetic
+        from ..models.device import arithmetic
         from .provenance import of_batch
         from .shard import read_batch
 
@@ -168,9 +168,9 @@ class Worker:
         return batch.rows
 
     def _model(self, index: int) -> tuple[Any, ...]:
-        from .models import load
+        from ..lens.variants import variants_of
+        from ..models.loading import load
         from .provenance import of_model
-        from .variants import variants_of
 
         plan = self.plan
         if self._loaded is None or self._loaded[0] != index:

@@ -11,10 +11,10 @@ from typing import Any
 
 from dynstat.errors import DynstatError
 
+from ..lens.engine import Engine
+from ..models.sources import Source
+from ..panels.panel import Panel
 from .batches import Batch
-from .engine import Engine
-from .panel import Panel
-from .sources import Source
 
 # Read-outs that multiply states by the unembedding themselves; others reuse the logits of the plain lens.
 OWN_MATMUL = ("logit_lens", "no_norm", "tuned")
@@ -173,7 +173,7 @@ def rates(engine: Engine, device: str) -> tuple[float, float] | None:
     """
     import torch
 
-    from .matmul import multiplier, usable
+    from ..lens.matmul import multiplier, usable
 
     if (device == "cuda" and not torch.cuda.is_available()) or not usable(engine.kernel, device):
         return None

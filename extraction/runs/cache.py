@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from .capture import captured, states
-from .models import Loaded
+from ..models.capture import captured, states
+from ..models.loading import Loaded
 
 # Names under which models take their cache back.
 _NAMES = ("past_key_values", "cache_params", "state")

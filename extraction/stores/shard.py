@@ -18,17 +18,17 @@ from dynstat.errors import DynstatError
 from dynstat.files import canonical_json
 from dynstat.registry import parse_measured, variable_name
 
+from ..lens.engine import Engine
+from ..lens.measuring import measure
+from ..lens.variants import Variant
+from ..models.device import to_numpy
+from ..models.loading import Loaded
+from ..panels.panel import Intervention, Panel, Sample
+from ..runs.generate import generate
+from ..runs.interventions import Changes, check_interventions
+from ..runs.reading import read_runs
 from .batches import Batch
-from .device import to_numpy
-from .engine import Engine
-from .generate import generate
-from .interventions import Changes, check_interventions
-from .lens import measure
-from .models import Loaded
-from .panel import Intervention, Panel, Sample
 from .plan import Plan
-from .reading import read_runs
-from .variants import Variant
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 

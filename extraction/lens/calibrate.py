@@ -1,7 +1,7 @@
 """One temperature a model: the mean entropy of its own distributions on a text, brought to a wanted value.
 
 Logits are made anew, block by block, for every temperature that is tried, so that no more than one block of
-tokens times the vocabulary is ever held. Run ``python -m dynstat.extraction.calibrate PANEL`` to see the
+tokens times the vocabulary is ever held. Run ``python -m dynstat.extraction.lens.calibrate PANEL`` to see the
 entropies of a panel's models, and their mean, which is a common entropy that asks for the least change.
 """
 
@@ -21,10 +21,10 @@ from dynstat import data_path
 from dynstat.errors import DynstatError
 from dynstat.files import read_text
 
-from .access import check_running_text
-from .capture import states
-from .models import Loaded
-from .panel import Panel, load_panel
+from ..models.capture import states
+from ..models.loading import Loaded
+from ..panels.access import check_running_text
+from ..panels.panel import Panel, load_panel
 
 #: The text that comes with dynstat.
 TEXT = "texts/held_out.txt"
@@ -258,7 +258,7 @@ def _not_found(final: Final, entropy: float, expected: str, where: str) -> Dynst
         where=where,
         found=f"{entropy:g} nat",
         expected=expected,
-        mend="python -m dynstat.extraction.calibrate PANEL names the entropies of the panel's models",
+        mend="python -m dynstat.extraction.lens.calibrate PANEL names the entropies of the panel's models",
     )
 
 
@@ -282,10 +282,10 @@ def own_entropies(panel: Panel, text: Path | None = None) -> dict[str, float]:
     DynstatError
         F001 (no text), Y003 (a table of prompts), S404 (too short), and those of finding and loading a model.
     """
-    from .device import arithmetic
-    from .encoding import encoder
-    from .models import load
-    from .sources import locate
+    from ..models.device import arithmetic
+    from ..models.encoding import encoder
+    from ..models.loading import load
+    from ..models.sources import locate
 
     file = check_running_text(text or data_path(TEXT))
     words = read_text(file)
@@ -300,7 +300,7 @@ def own_entropies(panel: Panel, text: Path | None = None) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the entropy of every model of a panel and their mean; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m dynstat.extraction.calibrate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dynstat.extraction.lens.calibrate", description=__doc__)
     parser.add_argument("panel", help="panel file")
     parser.add_argument(
         "--text", type=Path, help="held-out text; the one that comes with dynstat if not given"

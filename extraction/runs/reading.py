@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..models.capture import states
+from ..models.loading import Loaded
 from .cache import caching, expand, read_on
-from .capture import states
 from .interventions import Changes, intervening
-from .models import Loaded
 
 
 @dataclass(frozen=True)

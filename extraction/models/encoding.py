@@ -12,7 +12,7 @@ from dynstat.errors import DynstatError
 from dynstat.files import sha256_bytes
 
 if TYPE_CHECKING:
-    from .panel import Panel
+    from ..panels.panel import Panel
     from .sources import Source
 
 # They name special tokens and add tokens to those of tokenizer.json, and may say how it splits.

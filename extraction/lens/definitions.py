@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dynstat.errors import DynstatError
 
-from .device import to_numpy
-from .reading import Runs
+from ..models.device import to_numpy
+from ..runs.reading import Runs
 from .requests import Request
 
 # Runs are measured so many bytes of states at a time; the definitions make float64 copies of them.

@@ -17,12 +17,12 @@ import torch
 import dynstat
 from dynstat.files import sha256_bytes
 
+from ..lens.engine import Engine
+from ..models.device import name_of
+from ..models.loading import Loaded
+from ..panels.panel import Panel
+from ..runs.cache import caching
 from .batches import Batch
-from .cache import caching
-from .device import name_of
-from .engine import Engine
-from .models import Loaded
-from .panel import Panel
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "numpy", "xarray", "netCDF4")
 

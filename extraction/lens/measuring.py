@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..models.device import to_numpy
+from ..models.loading import Loaded
+from ..runs.reading import Runs
 from .definitions import from_states, take_out
-from .device import to_numpy
 from .distributions import Buffers
 from .engine import Engine
 from .matmul import multiplier
-from .models import Loaded
 from .points import Points
-from .reading import Runs
 from .requests import Request, requests
 from .sweep import Sweep
 from .variants import Variant

@@ -12,9 +12,9 @@ from torch import Tensor
 from dynstat import data_path
 from dynstat.files import read_text, sha256_file
 
+from ..models.loading import Loaded
+from ..panels.panel import Panel
 from .calibrate import TEXT, TOLERANCE, WINDOW, final_states, matched_temperature
-from .models import Loaded
-from .panel import Panel
 from .translators import load_translators
 
 #: Tokens that `top_k` keeps where the panel does not say.

@@ -1,0 +1,1 @@
+"""From states to labelled numbers: the streaming lens, its read-outs, kernels and definitions."""

@@ -1,0 +1,1 @@
+"""Models found, hashed, loaded, watched and held against themselves."""

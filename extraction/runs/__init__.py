@@ -1,0 +1,1 @@
+"""Runs written, changed at will, and read once more for their states."""

@@ -1,0 +1,1 @@
+"""Items, shards and stores, and everything that fills them: one process, ranks, Dask."""
