@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="within two minutes")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="only models whose name starts so")
     parser.add_argument(
-        "--forms", nargs="+", choices=forms.COMPARED, metavar="FORM", help="only these, and the floor"
+        "--forms", nargs="+", choices=tuple(forms.FORMS), metavar="FORM", help="only these, and the floor"
     )
     parser.add_argument("--rounds", type=int, help="turns of each form (3, quick 1)")
     parser.add_argument("--smollm2", metavar="FILE", help=f"SmolLM2's GGUF file, or by {SMOLLM2}")
@@ -138,7 +138,7 @@ def _named(size: Size, given: Sequence[str] | None) -> bool:
 def _forms(size: Size, args: argparse.Namespace) -> list[str]:
     # A full run has the same model with a long text, where the peers are.
     own = size.name.endswith("short") and not args.quick
-    names = forms.FLOOR_AND_OWN if own else forms.COMPARED
+    names = forms.FLOOR_AND_OWN if own else tuple(forms.FORMS)
     return [n for n in names if not args.forms or n in args.forms or n in forms.FLOOR_AND_OWN]
 
 

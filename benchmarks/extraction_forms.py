@@ -95,16 +95,11 @@ def forward(parts: Parts) -> Job:
     return lambda ids: (parts.body(ids, use_cache=False), None)[1]
 
 
-def rows_of(parts: Parts, block_bytes: int) -> int:
-    """Rows of one block of logits."""
-    return max(32, block_bytes // (4 * parts.head.weight.shape[0]))
-
-
 def _matmuls(parts: Parts, multiply: Callable[[Any], Any]) -> Job:
     import torch
 
     states = torch.stack([h[0] for h in _hidden(parts, parts.ids)])
-    step = rows_of(parts, engine().block_bytes)
+    step = engine().rows(parts.head.weight.shape[0])
 
     def job(ids: Any) -> None:
         for layer in states[:, : ids.shape[1]]:
@@ -305,23 +300,6 @@ def dynstat(parts: Parts) -> Job:
     return _dynstat(parts, None)
 
 
-def dynstat_lens(parts: Parts) -> Job:
-    """dynstat on states that were read before, twice the text where it is longer: for memory."""
-    from dynstat.extraction.lens.measuring import measure
-    from dynstat.extraction.runs.reading import read_runs
-
-    model = loaded(parts)
-    runs: dict[Any, Any] = {}
-
-    def job(ids: Any) -> Values:
-        runs.setdefault(ids.shape, read_runs(model, ids, 1))
-        measure(model, runs[ids.shape], METRICS, engine=engine())
-        return None
-
-    job(parts.ids)
-    return job
-
-
 def dynstat_linear(parts: Parts) -> Job:
     """dynstat with torch's own kernel."""
     return _dynstat(parts, "linear")
@@ -362,10 +340,8 @@ FORMS: dict[str, tuple[str, Callable[[Parts], Job]]] = {
     "nnsight_layers": ("nnsight, states, then layer by layer", nnsight_layers),
     "dynstat_linear": ("dynstat, linear kernel", dynstat_linear),
     "dynstat": ("dynstat", dynstat),
-    "dynstat_lens": ("dynstat, lens alone", dynstat_lens),
 }
 # All that a table compares.
-COMPARED = tuple(name for name in FORMS if name != "dynstat_lens")
 PEERS = {"tl": "transformer_lens", "tl_full": "transformer_lens", "nnsight": "nnsight"}
 PEERS["nnsight_layers"] = "nnsight"
 # What a short text needs, to be judged.

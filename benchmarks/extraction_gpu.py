@@ -88,7 +88,7 @@ def _row(parts: Parts, engine: Any, batch: int, rate: float, rounds: int, name: 
     n_states = len(parts.blocks) + 1
     runs = read_runs(model, ids, 1)
     flat = runs.layer(0).reshape(-1, weight.shape[1]).float()
-    blocks = flat.split(forms.rows_of(parts, engine.block_bytes))
+    blocks = flat.split(engine.rows(parts.head.weight.shape[0]))
 
     def products() -> None:
         for block in blocks * n_states:

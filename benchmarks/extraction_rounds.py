@@ -111,9 +111,7 @@ def _serve(form: str, parts: Parts, pipe: Any) -> None:
             job = forms.FORMS[form][1](parts)
             job(parts.ids[:, :16])
             pipe.send("")
-            while (wish := pipe.recv()) != "end":
-                if wish == "no heap":
-                    no_heap()
+            while pipe.recv() != "end":
                 pipe.send(timed(lambda: job(parts.ids)))
     except Exception as e:  # a peer can fail in any way; its row says how
         pipe.send(f"{type(e).__name__}: {e}".splitlines()[0][:200])
@@ -139,11 +137,11 @@ class Worker:
             self.process.join()
             return f"process ended with {self.process.exitcode}"
 
-    def turn(self, wish: str = "as it is") -> None:
-        """Run the form once more; "no heap" has freed blocks given back at once from then on."""
+    def turn(self) -> None:
+        """Run the form once more."""
         if self.row.failure:
             return
-        self.pipe.send(wish)
+        self.pipe.send("turn")
         answer = self._receive()
         if isinstance(answer, str):
             self.row.failure = answer
@@ -215,7 +213,8 @@ def measure(size: Size, names: Sequence[str], rounds: int, file: Path | None, ch
             worker.turn()
     for worker in workers:
         worker.end()
-    rows, (vocabulary, width) = forms.rows_of(parts, engine.block_bytes), parts.head.weight.shape
+    vocabulary, width = parts.head.weight.shape
+    rows = engine.rows(vocabulary)
     hidden = 4 * (len(parts.blocks) + 1) * parts.ids.shape[1] * width
     truth = None
     if checked:
@@ -226,19 +225,21 @@ def measure(size: Size, names: Sequence[str], rounds: int, file: Path | None, ch
 
 
 def lens_memory(size: Size) -> float:
-    """Return the extra memory of dynstat's lens alone on states that are there, MB."""
+    """Return the most memory that the lens takes beyond states that are there, of four turns, MB.
+
+    Freed blocks are given back at once: how the heap happens to split is not what is asked.
+    """
     import torch
+
+    from dynstat.extraction.lens.measuring import measure
+    from dynstat.extraction.runs.reading import read_runs
 
     torch.set_num_threads(1)
     parts = build(size)
-    forms.engine(), loaded(parts)
-    worker = Worker("dynstat_lens", parts)
-    for _ in range(2):
-        worker.turn("no heap")
-    worker.end()
-    if worker.row.failure:
-        raise RuntimeError(worker.row.failure)
-    return worker.row.least_mb
+    model, engine = forms.loaded(parts), forms.engine()
+    runs = read_runs(model, parts.ids, 1)
+    no_heap()
+    return max(timed(lambda: bool(measure(model, runs, forms.METRICS, engine=engine)))[1] for _ in range(4))
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -18,6 +18,8 @@ from .matmul import KERNELS, multiplier, usable
 # at a vocabulary of 50,000); from 32 MiB on the C library gives memory back and fetches it anew every time.
 BLOCK_BYTES = 28 << 20
 GPU_BLOCK_BYTES = 256 << 20
+# A matmul wants so many rows however large the vocabulary is; with 48, torch's own kernel is half as fast.
+LEAST_ROWS = {"linear": 128, "onednn": 32}
 
 # What is timed: 64 tokens of a small model, a third of its vocabulary.
 _SHAPE = (64, 576, 16_384)
@@ -35,7 +37,7 @@ class Engine:
     threads : int
         Threads of torch.
     block_bytes : int
-        Size of one buffer of logits.
+        Size of one buffer of logits, unless a matmul wants more rows.
     """
 
     kernel: str = "linear"
@@ -45,6 +47,10 @@ class Engine:
     def as_dict(self) -> dict[str, Any]:
         """Give it as a plain mapping, for the store."""
         return dict(vars(self))
+
+    def rows(self, columns: int) -> int:
+        """Return the rows of one block of logits of so many columns."""
+        return max(LEAST_ROWS[self.kernel], self.block_bytes // (4 * columns))
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Engine:

@@ -28,9 +28,6 @@ from .requests import Request, requests
 from .sweep import Sweep
 from .variants import Variant
 
-# A matmul wants at least 32 rows.
-LEAST_ROWS = 32
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -157,7 +154,7 @@ def _read(
     next_token, followed = points.following()
     target = columns.place(next_token)
     # Where the vocabulary is small states are what takes memory.
-    step = max(LEAST_ROWS, engine.block_bytes // (4 * max(columns.rows, runs.own.shape[-1])))
+    step = engine.rows(max(columns.rows, runs.own.shape[-1]))
     groups = _groups(variants)
     ways = [lens_of(model, variants[members[0]], columns, engine) for members in groups]
     buffers = Buffers()
@@ -171,7 +168,7 @@ def _read(
                 buffers,
             )
             # Short texts: several layers go through one matmul, which is faster the more rows it has.
-            together = max(1, step // (stop - start))
+            together = max(1, round(step / (stop - start)))
             for top in range(layers, 0, -together):
                 some = range(top - 1, max(top - together, 0) - 1, -1)
                 logits, finish = way([(i, points.states(i, start, stop)) for i in some])

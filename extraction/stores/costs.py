@@ -135,7 +135,7 @@ def seconds(batch: Batch, size: Size, panel: Panel, of_model: float, of_lens: fl
     return forward / of_model + LENS * lens / of_lens + calls + SHARD_SECONDS
 
 
-def memory(batch: Batch, size: Size, panel: Panel, block_bytes: int) -> int:
+def memory(batch: Batch, size: Size, panel: Panel, engine: Engine) -> int:
     """Return the bytes held at most while one item is made, beside the interpreter and its libraries.
 
     Weights, with a copy of the head in float32 where they are half; then, whichever is larger, keys and
@@ -148,8 +148,7 @@ def memory(batch: Batch, size: Size, panel: Panel, block_bytes: int) -> int:
     padded = batch.rows * batch.length
     cache = padded * size.layers * size.cache * BYTES[panel.dtype]
     writing = cache + batch.rows * size.vocabulary * 28
-    # A matmul wants at least 32 rows.
-    lens = 3 * max(block_bytes, 32 * 4 * size.vocabulary)
+    lens = 3 * max(engine.block_bytes, engine.rows(size.vocabulary) * 4 * size.vocabulary)
     query = batch.steps + 1 if _shares(batch) else batch.length
     pairs = [batch.rows * query * batch.length]
     if _shares(batch):

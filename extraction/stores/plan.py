@@ -164,7 +164,7 @@ class Plan:
             engine = self._engine(store)
             if speed := rates(engine, self.panel.device):
                 time = sum(seconds(*item, *speed) for item in left)
-            held = max(memory(*item, engine.block_bytes) for item in left)
+            held = max(memory(*item, engine) for item in left)
         tokens = [b.tokens for b in self.batches]
         points = sum(n * self.sizes[b.model].layers for n, b in zip(tokens, self.batches, strict=True))
         runs = sum(b.rows for b in self.batches)

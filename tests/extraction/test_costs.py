@@ -62,12 +62,12 @@ def test_memory_by_hand(write_panel):
     panel = load_panel(write_panel(("llama",), texts=TEXTS[:2], more="padding: right", **forced))
     plan = Plan(panel)
     (batch,), (size,) = plan.batches, plan.sizes
-    block, head = 1 << 10, size.width * size.vocabulary
+    engine, head = Engine("onednn", 1, 1 << 10), size.width * size.vocabulary
 
     def beside(batch, panel=panel):
         weights = size.parameters * costs.BYTES[panel.dtype]
         stored = batch.rows * batch.length * size.layers * costs.point_bytes(panel)
-        return costs.memory(batch, size, panel, block) - weights - stored
+        return costs.memory(batch, size, panel, engine) - weights - stored
 
     def states(batch):
         return batch.rows * batch.length * size.layers * size.width * 4

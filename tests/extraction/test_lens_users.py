@@ -12,7 +12,7 @@ from dynstat.errors import DynstatError  # noqa: E402
 from dynstat.extraction.lens import sweep  # noqa: E402
 from dynstat.extraction.lens.distributions import Reading  # noqa: E402
 from dynstat.extraction.lens.engine import Engine  # noqa: E402
-from dynstat.extraction.lens.measuring import LEAST_ROWS, measure  # noqa: E402
+from dynstat.extraction.lens.measuring import measure  # noqa: E402
 from dynstat.extraction.lens.truncated import TopReading  # noqa: E402
 from dynstat.extraction.lens.variants import Variant  # noqa: E402
 from dynstat.extraction.runs.reading import Runs  # noqa: E402
@@ -66,7 +66,7 @@ JOB = ("entropy", "top1_probability", "concentration", "margin", "dispersion", "
 
 def test_memory_grows_with_neither_layers_nor_tokens(monkeypatch):
     monkeypatch.setattr(sweep, "PIECE_BYTES", 256 << 10)
-    block = max(2 << 20, 4 * LEAST_ROWS * 8192)
+    block = max(2 << 20, 4 * Engine().rows(8192) * 8192)
     weights = 4 * WIDTH * 8192
     small = peak(3, 128, 8192)
     assert small <= 3 * block + weights  # logits, those of the last layer, and two small pieces
@@ -76,7 +76,10 @@ def test_memory_grows_with_neither_layers_nor_tokens(monkeypatch):
 
 def test_memory_of_few_tokens_among_the_rows_of_a_head():
     """All rows are computed where tokens do not come first, so that blocks are as large as all rows take."""
-    assert peak(3, 512, 8192, (0, 1, 8191)) <= 3 * max(2 << 20, 4 * LEAST_ROWS * 8192) + 4 * WIDTH * 8192
+    assert (
+        peak(3, 512, 8192, (0, 1, 8191))
+        <= 3 * max(2 << 20, 4 * Engine().rows(8192) * 8192) + 4 * WIDTH * 8192
+    )
 
 
 def test_lists_of_the_most_probable_tokens_are_compared_in_memory_of_their_length():
