@@ -46,7 +46,6 @@ FULL = (
 )
 QUICK = (
     Size("GPT-2-small, short", "gpt2", 12, 768, 12, 50257, 64),
-    Size("Pythia-70M, short", "pythia", 6, 512, 8, 50304, 64),
     Size("SmolLM2-135M", "gguf", 0, 0, 0, 0, 32),
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import DynstatError
 from ..files import read_text, sha256_bytes, sha256_file
+from ..imports import imported
 
 #: The names that the plan of a study may have; just one lies in its folder.
 PLAN_NAMES = ("plan.yaml", "plan.toml", "plan.json")
@@ -157,15 +158,7 @@ def _check_imports(file: Path) -> None:
         raise DynstatError(
             "P307", f"analysis.py is not Python: {e.msg}", where=f"{file}:{e.lineno}"
         ) from None
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = ["." * node.level + (node.module or "")]
-        else:
-            continue
-        found += [f"line {node.lineno}: {n}" for n in names if n not in ALLOWED_IMPORTS]
+    found = [f"line {line}: {n}" for line, n in imported(tree) if n not in ALLOWED_IMPORTS]
     if found:
         raise DynstatError(
             "P307",

@@ -18,6 +18,7 @@ from typing import Any
 from dynstat.dataset.schema import ALWAYS, COORDINATES, is_mark
 from dynstat.errors import DynstatError
 from dynstat.files import sha256_bytes
+from dynstat.imports import imported
 from dynstat.registry import METRICS, Metric
 
 OF_STATES = ("states", "steps")
@@ -136,15 +137,7 @@ def _check_imports(file: Path, content: bytes) -> None:
     except (SyntaxError, ValueError) as e:
         line = getattr(e, "lineno", None)
         raise _fails(f"{file.name} is not Python: {e}", f"{file}:{line}" if line else file) from None
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = ["." * node.level + (node.module or "")]
-        else:
-            continue
-        found += [f"line {node.lineno}: {n}" for n in names if n.partition(".")[0] not in LIBRARIES]
+    found = [f"line {line}: {n}" for line, n in imported(tree) if n.partition(".")[0] not in LIBRARIES]
     if found:
         raise _fails(
             f"{file.name} imports what its hash does not hold",

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from dynstat import data_path  # noqa: E402
+from dynstat.extraction.panels import user_metrics  # noqa: E402
 from dynstat.extraction.panels.panel import load_panel  # noqa: E402
 from dynstat.extraction.training.architectures import ARCHITECTURES, build  # noqa: E402
 
@@ -121,3 +122,11 @@ def load_tiny(write_panel):
 @pytest.fixture(scope="session")
 def tokenizer_folder() -> Path:
     return data_path("models/tokenizer")
+
+
+@pytest.fixture(autouse=True)
+def no_metrics_of_users_stay():
+    """The registry is one for all tests of a process."""
+    yield
+    for file in list(user_metrics._active):
+        user_metrics.forget(file)

@@ -60,7 +60,7 @@ def margin_of_log(logits, factor=1.0):
 
 @pytest.fixture(autouse=True)
 def nothing_stays():
-    """The registry is one for all tests."""
+    """What a file registers goes with it."""
     before = [m.id for m in METRICS]
     yield
     for file in list(user_metrics._active):
