@@ -114,6 +114,8 @@ def test_ctrl_c_says_how_to_go_on(write_panel, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "dynstat", "extract", file, "-o", store],
         stderr=subprocess.PIPE, text=True,
+        # A shell that started the tests in the background has told them to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
