@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import multiprocessing
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -225,7 +226,7 @@ def measure(size: Size, names: Sequence[str], rounds: int, file: Path | None, ch
 
 
 def lens_memory(size: Size) -> float:
-    """Return the most memory that the lens takes beyond states that are there, of four turns, MB.
+    """Return the memory that the lens takes beyond states that are there, the median of five turns, MB.
 
     Freed blocks are given back at once: how the heap happens to split is not what is asked.
     """
@@ -239,7 +240,9 @@ def lens_memory(size: Size) -> float:
     model, engine = forms.loaded(parts), forms.engine()
     runs = read_runs(model, parts.ids, 1)
     no_heap()
-    return max(timed(lambda: bool(measure(model, runs, forms.METRICS, engine=engine)))[1] for _ in range(4))
+    return statistics.median(
+        timed(lambda: bool(measure(model, runs, forms.METRICS, engine=engine)))[1] for _ in range(5)
+    )
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
