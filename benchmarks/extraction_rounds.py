@@ -226,7 +226,7 @@ def measure(size: Size, names: Sequence[str], rounds: int, file: Path | None, ch
 
 
 def lens_memory(size: Size) -> float:
-    """Return the memory that the lens takes beyond states that are there, the median of five turns, MB.
+    """Return the memory that the lens takes beyond states that are there, the median of three turns, MB.
 
     Freed blocks are given back at once: how the heap happens to split is not what is asked.
     """
@@ -241,7 +241,7 @@ def lens_memory(size: Size) -> float:
     runs = read_runs(model, parts.ids, 1)
     no_heap()
     return statistics.median(
-        timed(lambda: bool(measure(model, runs, forms.METRICS, engine=engine)))[1] for _ in range(5)
+        timed(lambda: bool(measure(model, runs, forms.METRICS, engine=engine)))[1] for _ in range(3)
     )
 
 
